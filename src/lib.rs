@@ -1,0 +1,11 @@
+//! tellerd: a supervisor daemon for fleets of cash-out ATMs that are paid over Lightning.
+//!
+//! A customer pays a hold invoice; the money is only held; the ATM dispenses; then the invoice is
+//! settled, or cancelled when no cash came out. See ARCHITECTURE.md for the life of one cash-out.
+
+pub mod hardware;
+pub mod ids;
+pub mod lnd;
+pub mod money;
+pub mod proto;
+pub mod time;

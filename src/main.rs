@@ -1,0 +1,3 @@
+//! The `tellerd` program: see `tellerd --help`.
+
+fn main() {}
