@@ -3,6 +3,17 @@
 //! Owns the domain's view of a hold invoice at LND. Called by the LND actor only.
 //! Source: lnd v0.21.2-beta, `lnrpc/invoicesrpc/invoices.proto`, `lnrpc/lightning.proto`.
 
+pub mod backoff;
+mod classify;
+mod client;
+mod convert;
+mod credentials;
+mod endpoint;
+mod link;
+mod request;
+mod tls;
+pub mod window;
+
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -13,6 +24,10 @@ use thiserror::Error;
 
 use crate::ids::{PaymentHash, Preimage};
 use crate::money::Msat;
+
+pub use classify::classify;
+pub use client::LndClient;
+pub use endpoint::{EndpointError, LndConfig, LndLocation};
 
 /// What to ask LND for. `AddHoldInvoiceRequest` in `invoices.proto`.
 #[derive(Debug, Clone, PartialEq, Eq)]
