@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::stream::unfold;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
@@ -175,6 +176,27 @@ fn from_status(call: &'static str, status: &Status) -> LnError {
     }
 }
 
+/// The items of `stream` up to its end or its first error: a broken tonic stream repeats its error for ever.
+fn updates<M, T>(
+    call: &'static str,
+    stream: Streaming<M>,
+    convert: impl Fn(M) -> Result<T, LnError> + Send + 'static,
+) -> Updates<T>
+where
+    M: Send + 'static,
+    T: Send + 'static,
+{
+    Box::pin(unfold(Some((stream, convert)), move |rest| async move {
+        let (mut stream, convert) = rest?;
+        let item = match stream.next().await? {
+            Ok(message) => convert(message),
+            Err(status) => Err(from_status(call, &status)),
+        };
+        let rest = item.is_ok().then_some((stream, convert));
+        Some((item, rest))
+    }))
+}
+
 /// `Ok` when the call failed only because what it asks for is the case already.
 fn done_if(kind: LnErrorKind, result: Result<(), LnError>) -> Result<(), LnError> {
     match result {
@@ -255,10 +277,9 @@ impl Lightning for LndClient {
         let send =
             |channel, request| async move { InvoicesClient::new(channel).subscribe_single_invoice(request).await };
         let stream = self.open(call, message, send).await?;
-        Ok(Box::pin(stream.map(move |item| match item {
-            Ok(invoice) => convert::snapshot(call, &hash, invoice),
-            Err(status) => Err(from_status(call, &status)),
-        })))
+        Ok(updates(call, stream, move |invoice| {
+            convert::snapshot(call, &hash, invoice)
+        }))
     }
 
     /// One subscription, never renewed here: its end says only that heights are no longer known.
@@ -269,9 +290,6 @@ impl Lightning for LndClient {
             client.register_block_epoch_ntfn(request).await
         };
         let stream = self.open(call, BlockEpoch::default(), send).await?;
-        Ok(Box::pin(stream.map(move |item| match item {
-            Ok(block) => Ok(block.height),
-            Err(status) => Err(from_status(call, &status)),
-        })))
+        Ok(updates(call, stream, |block| Ok(block.height)))
     }
 }
