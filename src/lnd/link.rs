@@ -194,6 +194,7 @@ impl Link {
             let address = &self.endpoint.address;
             format!("no connection to LND at {address}: {}", flatten(&e))
         })?;
+        tracing::info!(address = %self.endpoint.address, "connected to LND");
         Ok(Session {
             certificate: der,
             macaroon,

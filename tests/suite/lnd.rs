@@ -1,4 +1,5 @@
 //! The LND client over real TLS connections, against scripted answers.
+#![allow(clippy::expect_used)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

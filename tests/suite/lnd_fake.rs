@@ -1,6 +1,7 @@
 //! A server that speaks just enough of LND's gRPC to test the client against: a few scripted answers, no behaviour.
 //!
 //! It runs on a thread and a runtime of its own, so that stopping it closes every one of its sockets at once.
+#![allow(clippy::expect_used)]
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
