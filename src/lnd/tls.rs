@@ -173,6 +173,53 @@ mod tests {
         assert_eq!(flatten(&wrapped), words);
     }
 
+    /// A handshake in memory with a server that presents `pinned` and signs with `signing_key`.
+    fn handshake(
+        pinned: &rcgen::Certificate,
+        signing_key: &rcgen::KeyPair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Result<(), rustls::Error> {
+        let provider = Arc::new(ring::default_provider());
+        let verifier = Arc::new(verifier(pinned.der()));
+        let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[version])?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).expect("key");
+        let key = ring::sign::any_supported_type(&key)?;
+        let certified = rustls::sign::CertifiedKey::new(vec![pinned.der().clone()], key);
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        let mut client =
+            rustls::ClientConnection::new(Arc::new(client), ServerName::try_from("localhost").expect("name"))?;
+        let mut server = rustls::ServerConnection::new(Arc::new(server))?;
+        while client.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).expect("memory");
+            server.read_tls(&mut wire.as_slice()).expect("memory");
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).expect("memory");
+            client.read_tls(&mut wire.as_slice()).expect("memory");
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_has_the_certificate_but_not_its_key_is_refused() {
+        let lnd = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+        let stranger = rcgen::KeyPair::generate().expect("key");
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            assert_eq!(handshake(&lnd.cert, &lnd.signing_key, version), Ok(()));
+            let refused = handshake(&lnd.cert, &stranger, version).expect_err("a stranger");
+            assert_eq!(refused, CertificateError::BadSignature.into(), "{version:?}");
+        }
+    }
+
     #[test]
     fn nested_errors_are_said_once() {
         #[derive(Debug, Error)]
