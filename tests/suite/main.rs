@@ -1,1 +1,4 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
+mod sim_lnd;
+mod sim_lnd_faults;
+mod sim_lnd_kill;

@@ -2,6 +2,8 @@
 //!
 //! Called by the CLI. They print to standard output what an operator or a customer would want to see.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -18,22 +20,27 @@ use crate::proto::tellersim::{
     Release, Restart, SetBlockIntervalRequest, SetState, Slow, fault::Kind, ledger_entry::Entry,
 };
 
+/// Prints a line. Whoever read it may have left; the node goes on without.
+fn say(line: fmt::Arguments) {
+    _ = writeln!(io::stdout(), "{line}");
+}
+
 /// Runs a simulated LND in `dir` on `listen` until SIGINT or SIGTERM.
 pub async fn run_lnd(dir: &Path, listen: SocketAddr, options: &SimLndOptions) -> Result<(), SimError> {
     let sim = SimLnd::open(dir, options)?;
     let listener = TcpListener::bind(listen).map_err(SimError::Listen)?;
     let address = listener.local_addr().map_err(SimError::Listen)?;
-    println!(
+    say(format_args!(
         "simulated LND on {address}, regtest, node {}",
         sim.engine.signer.pubkey()
-    );
-    println!("  certificate {}", dir.join(TLS_CERT).display());
-    println!("  macaroon    {}", dir.join(ADMIN_MACAROON).display());
-    println!(
+    ));
+    say(format_args!("  certificate {}", dir.join(TLS_CERT).display()));
+    say(format_args!("  macaroon    {}", dir.join(ADMIN_MACAROON).display()));
+    say(format_args!(
         "  height {}, hold expiry delta {}",
         sim.engine.mine(0)?,
         options.hold_expiry_delta
-    );
+    ));
     let mut terminate = signal(SignalKind::terminate()).map_err(SimError::Listen)?;
     tokio::select! {
         served = sim.serve(listener) => served,
@@ -60,8 +67,8 @@ pub async fn run_pay(dir: &Path, address: SocketAddr, invoice: &str, options: &P
     loop {
         match follow(&mut control, id, &mut shown).await {
             Ok(Some(payment)) => return Ok(payment.status() == Status::Succeeded),
-            Ok(None) => println!("connection lost; trying again"),
-            Err(status) => println!("connection lost ({}); trying again", status.message()),
+            Ok(None) => say(format_args!("connection lost; trying again")),
+            Err(status) => say(format_args!("connection lost ({}); trying again", status.message())),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -73,7 +80,7 @@ async fn follow(control: &mut Control, id: u64, shown: &mut String) -> Result<Op
     while let Some(payment) = updates.message().await? {
         let text = describe(&payment);
         if text != *shown {
-            println!("{text}");
+            say(format_args!("{text}"));
             *shown = text;
         }
         if matches!(payment.status(), Status::Succeeded | Status::Failed) {
@@ -113,14 +120,17 @@ pub async fn run_control(dir: &Path, address: SocketAddr, words: &[String]) -> R
     match order {
         Order::Advance(blocks) => {
             let chain = control.advance_blocks(AdvanceBlocksRequest { blocks }).await?;
-            println!("height {}", chain.into_inner().height);
+            say(format_args!("height {}", chain.into_inner().height));
         }
         Order::Interval(interval_ms) => {
             control
                 .set_block_interval(SetBlockIntervalRequest { interval_ms })
                 .await?;
         }
-        Order::Payment(id) => println!("{}", describe(control.get_payment(PaymentId { id }).await?.get_ref())),
+        Order::Payment(id) => say(format_args!(
+            "{}",
+            describe(control.get_payment(PaymentId { id }).await?.get_ref())
+        )),
         Order::Ledger => print_ledger(&mut control).await?,
         Order::Fault(kind) => {
             control.inject_fault(Fault { kind: Some(kind) }).await?;
@@ -211,14 +221,14 @@ async fn print_ledger(control: &mut Control) -> Result<(), SimError> {
     let mut entries = control.ledger(LedgerRequest {}).await?.into_inner();
     while let Some(entry) = entries.message().await? {
         match entry.entry {
-            Some(Entry::Summary(sum)) => println!(
+            Some(Entry::Summary(sum)) => say(format_args!(
                 "height {}; sent {} = held {} + settled {} + refunded {}",
                 sum.height,
                 Msat(sum.sent_msat),
                 Msat(sum.held_msat),
                 Msat(sum.settled_msat),
                 Msat(sum.refunded_msat),
-            ),
+            )),
             Some(Entry::Invoice(record)) => {
                 let invoice = record.invoice.unwrap_or_default();
                 let state = |state| InvoiceState::try_from(state).map_or("?", |state| state.as_str_name());
@@ -227,19 +237,19 @@ async fn print_ledger(control: &mut Control) -> Result<(), SimError> {
                     .iter()
                     .map(|entry| format!("{} {}", state(entry.state), entry.cause));
                 let history = history.collect::<Vec<_>>().join(", ");
-                println!(
+                say(format_args!(
                     "invoice {} {} msat: {history}",
                     hex::encode(&invoice.r_hash),
                     invoice.value_msat
-                );
+                ));
             }
             Some(Entry::Payment(payment)) => {
-                println!(
+                say(format_args!(
                     "payment {} of {}: {}",
                     payment.id,
                     hex::encode(&payment.payment_hash),
                     describe(&payment)
-                );
+                ));
             }
             None => {}
         }

@@ -3,6 +3,7 @@
 //! Called by the control interface and the in-process handle to inject, by [`super::front`] at each call.
 //! Must stay true: an injected fault needs no runtime; what has to happen later is left to the serving task.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -99,9 +100,24 @@ struct Counted {
 pub(super) struct Faults {
     present: watch::Sender<Present>,
     counted: Mutex<Vec<Counted>>,
+    hanging: AtomicUsize,
+}
+
+/// One hanging call.
+struct Hanging<'a>(&'a AtomicUsize);
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Faults {
+    /// How many calls and streams hang now.
+    pub fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::SeqCst)
+    }
+
     pub fn epoch(&self) -> u64 {
         self.present.borrow().epoch
     }
@@ -129,6 +145,8 @@ impl Faults {
             let Some(hang) = hang.filter(|hang| hang.method.as_deref().is_none_or(|only| only == method)) else {
                 return Ok(());
             };
+            self.hanging.fetch_add(1, Ordering::SeqCst);
+            let _hanging = Hanging(&self.hanging);
             tokio::select! {
                 _ = present.changed() => {}
                 () = until(hang.until) => return Ok(()),

@@ -125,10 +125,10 @@ impl Engine {
             engine.faults.fail(method.name)?;
             engine.faults.hang(method.name, epoch).await?;
             let answer = act(&engine, query);
-            if engine.faults.lose_reply(method.name) {
-                if let Some(id) = connection {
-                    engine.connections.cut_one(id);
-                }
+            if engine.faults.lose_reply(method.name)
+                && let Some(id) = connection
+            {
+                engine.connections.cut_one(id);
             }
             if method.name == ADD_HOLD.name {
                 engine.fully_started(epoch).await?;

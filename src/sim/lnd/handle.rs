@@ -49,6 +49,12 @@ impl SimHandle {
         self.engine.inject(fault, None)
     }
 
+    /// How many calls and streams wait in a [`Fault::Hang`] now.
+    #[must_use]
+    pub fn hanging_calls(&self) -> usize {
+        self.engine.faults.hanging()
+    }
+
     /// Everything that happened.
     pub fn ledger(&self) -> Result<Ledger, SimError> {
         self.engine.ledger()
