@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tellerd::proto::invoicesrpc::SettleInvoiceMsg;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
-use tellerd::proto::lnrpc::{GetInfoRequest, WalletState};
+use tellerd::proto::lnrpc::{GetInfoRequest, GetStateRequest, WalletState};
 use tellerd::proto::tellersim::{self, fault::Kind};
 use tellerd::sim::lnd::{Fault, control_client};
 use tokio::net::TcpStream;
@@ -28,6 +28,11 @@ async fn a_restart_cuts_connections_refuses_and_comes_back() {
         })
         .unwrap();
     assert!(!matches!(stream.message().await, Ok(Some(_))), "the stream is cut");
+    let state = rig.state.get_state(GetStateRequest {}).await;
+    assert!(
+        state.is_err(),
+        "the connection is cut: GetState would answer in any state"
+    );
     while TcpStream::connect(rig.address).await.is_ok() {
         tokio::task::yield_now().await;
     }

@@ -69,9 +69,9 @@ impl Signer {
         let invoice: Bolt11Invoice = text
             .trim()
             .parse()
-            .map_err(|err| SimError::BadPayment(format!("not a BOLT11 invoice: {err:?}")))?;
+            .map_err(|err| SimError::BadOrder(format!("not a BOLT11 invoice: {err:?}")))?;
         if invoice.recover_payee_pub_key() != self.public {
-            return Err(SimError::BadPayment("no route: the invoice is another node's".into()));
+            return Err(SimError::BadOrder("no route: the invoice is another node's".into()));
         }
         Ok(Request {
             hash: PaymentHash(invoice.payment_hash().to_byte_array()),

@@ -99,11 +99,11 @@ impl Engine {
     }
 
     /// Runs `act` on the node at the current time, and makes what changed durable and known.
-    pub fn with<T>(&self, act: impl FnOnce(&mut Node) -> T) -> Result<T, SimError> {
-        self.locked(|registry| act(&mut registry.node))
+    pub fn with<T>(&self, act: impl FnOnce(&mut Node, UnixMs) -> T) -> Result<T, SimError> {
+        self.locked(|registry, now| act(&mut registry.node, now))
     }
 
-    fn locked<T>(&self, act: impl FnOnce(&mut Registry) -> T) -> Result<T, SimError> {
+    fn locked<T>(&self, act: impl FnOnce(&mut Registry, UnixMs) -> T) -> Result<T, SimError> {
         let mut registry = self.lock();
         if registry.log.is_none() {
             return Err(SimError::Closed);
@@ -111,7 +111,7 @@ impl Engine {
         let now = self.clock.now();
         registry.node.tick(now);
         registry.commit()?;
-        let value = act(&mut registry);
+        let value = act(&mut registry, now);
         registry.node.tick(now);
         registry.commit()?;
         Ok(value)
@@ -119,36 +119,33 @@ impl Engine {
 
     /// Does what is due by now.
     pub fn tick(&self) -> Result<(), SimError> {
-        self.with(|_| ())
+        self.with(|_, _| ())
     }
 
     /// AddHoldInvoice.
     pub fn add_hold(&self, request: &AddHold) -> Result<InvoiceRecord, Status> {
         let payment_addr = random::<32>().map_err(Status::from)?;
-        let now = self.clock.now();
-        Ok(self.with(|node| node.add_hold(request, payment_addr, now, |terms| self.signer.encode(terms)))??)
+        Ok(self.with(|node, now| node.add_hold(request, payment_addr, now, |terms| self.signer.encode(terms)))??)
     }
 
     /// SettleInvoice.
     pub fn settle(&self, preimage: &[u8]) -> Result<(), Status> {
-        let now = self.clock.now();
-        Ok(self.with(|node| node.settle(preimage, now))??)
+        Ok(self.with(|node, now| node.settle(preimage, now))??)
     }
 
     /// CancelInvoice.
     pub fn cancel(&self, hash: &[u8]) -> Result<(), Status> {
-        let now = self.clock.now();
-        Ok(self.with(|node| node.cancel(hash, now))??)
+        Ok(self.with(|node, now| node.cancel(hash, now))??)
     }
 
     /// LookupInvoice.
     pub fn lookup(&self, hash: &[u8]) -> Result<InvoiceRecord, Status> {
-        Ok(self.with(|node| node.lookup(hash).cloned())??)
+        Ok(self.with(|node, _| node.lookup(hash).cloned())??)
     }
 
     /// SubscribeSingleInvoice: the current state, then changes up to a final one.
     pub fn watch_invoice(&self, hash: PaymentHash) -> Result<Subscription<InvoiceRecord>, SimError> {
-        self.locked(|registry| {
+        self.locked(|registry, _| {
             let (sender, receiver) = unbounded_channel();
             let current = registry.node.invoice(&hash).cloned();
             let ended = current.as_ref().is_some_and(|record| record.state.is_final());
@@ -159,7 +156,7 @@ impl Engine {
 
     /// The current height, then each new one.
     pub fn watch_blocks(&self) -> Result<Subscription<u32>, SimError> {
-        self.locked(|registry| {
+        self.locked(|registry, _| {
             let (sender, receiver) = unbounded_channel();
             _ = sender.send(Ok(registry.node.height()));
             registry.blocks.retain(|subscriber| !subscriber.is_closed());
@@ -170,7 +167,7 @@ impl Engine {
 
     /// A payment as it is, then each change up to its end.
     pub fn watch_payment(&self, id: u64) -> Result<Subscription<Payment>, SimError> {
-        self.locked(|registry| {
+        self.locked(|registry, _| {
             let (sender, receiver) = unbounded_channel();
             let current = registry.node.payment(id).cloned().ok_or(SimError::NoPayment(id))?;
             let ended = current.status().is_final();
@@ -182,7 +179,7 @@ impl Engine {
     /// Pays an invoice as a customer's wallet.
     pub fn pay(&self, payment_request: &str, options: &PayOptions) -> Result<u64, SimError> {
         let request = self.signer.decode(payment_request)?;
-        let bad = |text: &str| SimError::BadPayment(text.to_owned());
+        let bad = |text: &str| SimError::BadOrder(text.to_owned());
         let amount_msat = options.amount_msat.or(request.amount_msat);
         let amount_msat = amount_msat.ok_or_else(|| bad("the invoice has no amount: give one"))?;
         let parts = options.parts.max(1);
@@ -203,12 +200,12 @@ impl Engine {
             final_cltv_delta: options.final_cltv_delta.unwrap_or(request.final_cltv_delta),
             due_at_unix_ms: self.clock.now().plus(options.after),
         };
-        self.with(|node| node.pay(order))
+        self.with(|node, _| node.pay(order))
     }
 
     /// A payment as the customer sees it.
     pub fn payment(&self, id: u64) -> Result<Payment, SimError> {
-        self.with(|node| node.payment(id).cloned())?
+        self.with(|node, _| node.payment(id).cloned())?
             .ok_or(SimError::NoPayment(id))
     }
 
@@ -233,12 +230,11 @@ impl Engine {
     /// Mines blocks, one after the other; returns the new height.
     pub fn mine(&self, blocks: u32) -> Result<u32, SimError> {
         if blocks > MAX_BLOCKS_AT_ONCE {
-            return Err(SimError::BadPayment(format!(
+            return Err(SimError::BadOrder(format!(
                 "at most {MAX_BLOCKS_AT_ONCE} blocks at once"
             )));
         }
-        let now = self.clock.now();
-        self.locked(|registry| {
+        self.locked(|registry, now| {
             for _ in 0..blocks {
                 registry.node.mine(now);
                 let height = registry.node.height();
@@ -250,7 +246,7 @@ impl Engine {
 
     /// Everything that happened.
     pub fn ledger(&self) -> Result<Ledger, SimError> {
-        self.with(|node| Ledger {
+        self.with(|node, _| Ledger {
             height: node.height(),
             money: node
                 .payments()
@@ -313,6 +309,7 @@ impl Registry {
             return Err(SimError::Closed);
         };
         if let Err(err) = log.append(&entries) {
+            tracing::error!(%err, "simulated LND: closed");
             self.log = None;
             return Err(err.into());
         }

@@ -67,7 +67,7 @@ impl SimHandle {
 
     /// Ends the serving future and frees the directory, as if the process had been killed.
     pub fn shutdown(&self) {
-        self.engine.close();
         self.engine.stop.send_replace(true);
+        self.engine.close();
     }
 }

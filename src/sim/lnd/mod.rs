@@ -119,9 +119,9 @@ pub enum SimError {
     /// LND's refusal of a call.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A payment or mining order that no wallet would make.
+    /// A payment or a number of blocks that can not be ordered.
     #[error("{0}")]
-    BadPayment(String),
+    BadOrder(String),
     /// No payment has this id.
     #[error("no payment {0}")]
     NoPayment(u64),
@@ -161,7 +161,7 @@ impl From<SimError> for Status {
         match error {
             SimError::Refused(refusal) => refusal.into(),
             SimError::NoPayment(_) => Self::not_found(error.to_string()),
-            SimError::BadPayment(_) | SimError::BadFault(_) => Self::invalid_argument(error.to_string()),
+            SimError::BadOrder(_) | SimError::BadFault(_) => Self::invalid_argument(error.to_string()),
             _ => Self::internal(error.to_string()),
         }
     }

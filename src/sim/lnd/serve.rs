@@ -48,12 +48,13 @@ impl SimLnd {
             let server = router(&engine)?.serve_with_incoming(ReceiverStream::new(incoming));
             let mut stop = engine.stop.subscribe();
             tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => Ok(()),
                 served = server => served.map_err(SimError::from),
                 () = accept(engine.clone(), listener, address, accepted) => Ok(()),
-                () = tick(&engine) => Ok(()),
+                ended = tick(&engine) => ended,
                 () = mine(&engine) => Ok(()),
                 () = end_restarts(&engine, comebacks) => Ok(()),
-                _ = stop.wait_for(|stop| *stop) => Ok(()),
             }
         }
     }
@@ -72,15 +73,13 @@ fn router(engine: &Arc<Engine>) -> Result<tonic::transport::server::Router, SimE
     Ok(router)
 }
 
-async fn tick(engine: &Engine) {
+/// Ends only with the error that closed the node.
+async fn tick(engine: &Engine) -> Result<(), SimError> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(err) = engine.tick() {
-            tracing::warn!(%err, "simulated LND");
-            return;
-        }
+        engine.tick()?;
     }
 }
 

@@ -105,7 +105,7 @@ impl Lightning for Services {
 }
 
 fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
-    let height = engine.with(|node| node.height())?;
+    let height = engine.with(|node, _| node.height())?;
     Ok(GetInfoResponse {
         identity_pubkey: engine.signer.pubkey(),
         alias: "tellersim".into(),
