@@ -8,4 +8,5 @@ pub mod ids;
 pub mod lnd;
 pub mod money;
 pub mod proto;
+pub mod sim;
 pub mod time;

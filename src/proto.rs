@@ -15,3 +15,8 @@ pub mod invoicesrpc {
 pub mod chainrpc {
     tonic::include_proto!("chainrpc");
 }
+
+/// `tellersim`: control of the simulated LND.
+pub mod tellersim {
+    tonic::include_proto!("tellersim");
+}

@@ -2,3 +2,6 @@
 
 mod lnd;
 mod lnd_fake;
+mod sim_lnd;
+mod sim_lnd_faults;
+mod sim_lnd_kill;
