@@ -3,8 +3,10 @@
 //! A customer pays a hold invoice; the money is only held; the ATM dispenses; then the invoice is
 //! settled, or cancelled when no cash came out. See ARCHITECTURE.md for the life of one cash-out.
 
+pub mod cashout;
 pub mod hardware;
 pub mod ids;
+pub mod invoice;
 pub mod lnd;
 pub mod money;
 pub mod proto;

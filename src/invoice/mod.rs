@@ -1,0 +1,254 @@
+//! One hold invoice: a pure state machine, from the intent to add it to its end at LND.
+//!
+//! Owns what may be asked of LND for an invoice, and when. Driven by the invoice actor.
+//! What must stay true: an accepted hold never outlives its deadline unless a dispense was
+//! committed; a settle order is durable before LND hears of it; a canceled invoice is never settled.
+//! Every effect may be repeated, so an interruption needs no event of its own here.
+
+mod machine;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AtmId, CashOutId, PaymentHash, Preimage};
+use crate::money::Msat;
+use crate::time::UnixMs;
+
+pub use machine::{Effect, IllegalInvoiceEvent, apply, deadline, effects};
+
+/// On whose behalf an invoice exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// A cash-out on an ATM of this daemon. It decides alone once a dispense is committed.
+    Atm {
+        /// The machine.
+        atm: AtmId,
+        /// The customer transaction.
+        cashout: CashOutId,
+    },
+}
+
+/// What an invoice is for and how long things may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvoiceSpec {
+    /// Identifies it.
+    pub hash: PaymentHash,
+    /// Who it belongs to.
+    pub owner: Owner,
+    /// What the customer pays.
+    pub amount: Msat,
+    /// Text in the customer's wallet.
+    pub memo: String,
+    /// From then on it is not to be paid any more.
+    pub pay_by: UnixMs,
+    /// An accepted hold with no committed dispense is canceled after this many milliseconds.
+    pub hold_ms: u64,
+    /// Final CLTV delta of the invoice, in blocks.
+    pub cltv_expiry: u16,
+    /// LND cancels a hold by itself this many blocks before its HTLC expires.
+    pub hold_expiry_delta: u32,
+    /// No dispense is committed with fewer blocks than this before LND cancels.
+    pub min_blocks_left: u32,
+    /// Route hints for private channels.
+    pub private_route_hints: bool,
+}
+
+/// The money that LND holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// What the customer paid; may exceed the amount asked.
+    pub paid: Msat,
+    /// The lowest expiry height among the accepted HTLCs.
+    pub lowest_expiry_height: u32,
+    /// When tellerd saw it first.
+    pub since: UnixMs,
+}
+
+impl Hold {
+    /// Blocks before LND cancels by itself; negative when it should have by now.
+    /// Source: lnd `invoices/invoice_expiry_watcher.go`, `height + delta >= expiry`.
+    #[must_use]
+    pub fn blocks_left(&self, hold_expiry_delta: u32, height: u32) -> i64 {
+        i64::from(self.lowest_expiry_height) - i64::from(hold_expiry_delta) - i64::from(height)
+    }
+}
+
+/// Why an invoice is canceled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    /// Not paid in time.
+    NotPaid,
+    /// Held too long without a committed dispense.
+    HoldDeadline,
+    /// Too few blocks are left for a dispense.
+    WindowTooShort,
+    /// Less arrived than was asked, or no expiry height is known.
+    BadHold(String),
+    /// LND refuses to add it.
+    AddRefused(String),
+    /// The owner wants it.
+    Owner(String),
+    /// LND canceled by itself: expiry, its own time-lock rule, or another hand.
+    ByLnd,
+}
+
+/// Where an invoice stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvoicePhase {
+    /// Intent is durable; LND may or may not know it.
+    Creating,
+    /// LND has it; not paid in full.
+    Open,
+    /// Paid and held.
+    Accepted(Hold),
+    /// Held, and a dispense is about to start or has: only the owner ends it.
+    Committed(Hold),
+    /// To be settled, with the preimage.
+    Settling {
+        /// The secret.
+        preimage: Preimage,
+        /// The hold, if it was seen.
+        hold: Option<Hold>,
+    },
+    /// Settled in LND's database.
+    Settled {
+        /// What was taken.
+        paid: Msat,
+    },
+    /// To be canceled.
+    Canceling(CancelReason),
+    /// Canceled; the customer has the money.
+    Canceled(CancelReason),
+}
+
+/// One hold invoice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invoice {
+    /// What it is for.
+    pub spec: InvoiceSpec,
+    /// BOLT11, once LND has it.
+    pub payment_request: Option<String>,
+    /// Where it stands.
+    pub phase: InvoicePhase,
+}
+
+/// What happened to an invoice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum InvoiceEvent {
+    /// It is wanted. Always the first.
+    Requested {
+        /// What for.
+        spec: InvoiceSpec,
+    },
+    /// LND has it.
+    Opened {
+        /// BOLT11.
+        payment_request: String,
+    },
+    /// LND will never have it.
+    AddRefused {
+        /// LND's words.
+        reason: String,
+    },
+    /// LND holds the customer's money.
+    Accepted {
+        /// How much.
+        paid: Msat,
+        /// The lowest expiry height among the accepted HTLCs.
+        lowest_expiry_height: Option<u32>,
+        /// When it was seen.
+        at: UnixMs,
+    },
+    /// The owner is about to dispense; the hold was re-read at LND just before.
+    Committed {
+        /// When.
+        at: UnixMs,
+        /// LND's height then.
+        height: u32,
+    },
+    /// The owner orders to settle.
+    SettleOrdered {
+        /// The secret, durable from here on.
+        preimage: Preimage,
+    },
+    /// The owner orders to cancel.
+    CancelOrdered {
+        /// Why.
+        reason: String,
+    },
+    /// Time has passed [`deadline`].
+    DeadlinePassed {
+        /// When it was noticed.
+        at: UnixMs,
+    },
+    /// A block was found.
+    BlockSeen {
+        /// Its height.
+        height: u32,
+    },
+    /// LND says SETTLED.
+    SettledAtLnd {
+        /// What was taken.
+        paid: Msat,
+    },
+    /// LND says CANCELED.
+    CanceledAtLnd,
+}
+
+impl Invoice {
+    /// An invoice that is wanted.
+    #[must_use]
+    pub fn requested(spec: InvoiceSpec) -> Self {
+        Self {
+            spec,
+            payment_request: None,
+            phase: InvoicePhase::Creating,
+        }
+    }
+
+    /// It has ended: no effect is left.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self.phase, InvoicePhase::Settled { .. } | InvoicePhase::Canceled(_))
+    }
+
+    /// The money held, while it is.
+    #[must_use]
+    pub fn hold(&self) -> Option<&Hold> {
+        match &self.phase {
+            InvoicePhase::Accepted(hold) | InvoicePhase::Committed(hold) => Some(hold),
+            InvoicePhase::Settling { hold, .. } => hold.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The hold deadline, measured from when the hold was seen.
+    #[must_use]
+    pub fn hold_until(&self, hold: &Hold) -> UnixMs {
+        hold.since.plus(Duration::from_millis(self.spec.hold_ms))
+    }
+}
+
+impl InvoicePhase {
+    /// The state's name, as in DESIGN.md and in metric labels.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Open => "open",
+            Self::Accepted(_) => "accepted",
+            Self::Committed(_) => "committed",
+            Self::Settling { .. } => "settling",
+            Self::Settled { .. } => "settled",
+            Self::Canceling(_) => "canceling",
+            Self::Canceled(_) => "canceled",
+        }
+    }
+}

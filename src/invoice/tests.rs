@@ -1,0 +1,156 @@
+//! The state x event grid of the invoice as a committed table, and its invariants.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cashout::tests::{grid, same_as_committed};
+
+fn preimage() -> Preimage {
+    Preimage::from_bytes([9; 32])
+}
+
+fn fresh() -> Invoice {
+    Invoice::requested(InvoiceSpec {
+        hash: preimage().hash(),
+        owner: Owner::Atm {
+            atm: "lobby".parse().unwrap(),
+            cashout: CashOutId::new(UnixMs(1), 1),
+        },
+        amount: Msat(60_000),
+        memo: "cash".into(),
+        pay_by: UnixMs(2_000),
+        hold_ms: 1_000,
+        cltv_expiry: 80,
+        hold_expiry_delta: 18,
+        min_blocks_left: 12,
+        private_route_hints: false,
+    })
+}
+
+fn accepted() -> InvoiceEvent {
+    InvoiceEvent::Accepted {
+        paid: Msat(60_000),
+        lowest_expiry_height: Some(180),
+        at: UnixMs(1_500),
+    }
+}
+
+fn events() -> Vec<(&'static str, InvoiceEvent)> {
+    use InvoiceEvent as E;
+    let at = UnixMs(1_500);
+    vec![
+        (
+            "opened",
+            E::Opened {
+                payment_request: "lnbcrt1".into(),
+            },
+        ),
+        ("add_refused", E::AddRefused { reason: "cltv".into() }),
+        ("accepted", accepted()),
+        (
+            "accepted (less than asked)",
+            E::Accepted {
+                paid: Msat(59_999),
+                lowest_expiry_height: Some(180),
+                at,
+            },
+        ),
+        (
+            "accepted (no expiry height)",
+            E::Accepted {
+                paid: Msat(60_000),
+                lowest_expiry_height: None,
+                at,
+            },
+        ),
+        ("committed (62 blocks)", E::Committed { at, height: 100 }),
+        ("committed (11 blocks)", E::Committed { at, height: 151 }),
+        ("settle_ordered", E::SettleOrdered { preimage: preimage() }),
+        (
+            "settle_ordered (other preimage)",
+            E::SettleOrdered {
+                preimage: Preimage::from_bytes([8; 32]),
+            },
+        ),
+        ("cancel_ordered", E::CancelOrdered { reason: "jam".into() }),
+        ("deadline_passed (early)", E::DeadlinePassed { at: UnixMs(1_000) }),
+        ("deadline_passed", E::DeadlinePassed { at: UnixMs(9_000) }),
+        ("block_seen (62 blocks)", E::BlockSeen { height: 100 }),
+        ("block_seen (11 blocks)", E::BlockSeen { height: 151 }),
+        ("settled_at_lnd", E::SettledAtLnd { paid: Msat(60_000) }),
+        ("canceled_at_lnd", E::CanceledAtLnd),
+    ]
+}
+
+fn states() -> Vec<(String, Invoice)> {
+    let to = |names: &[&str]| {
+        names.iter().fold(fresh(), |state, name| {
+            let event = events().into_iter().find(|(n, _)| n == name).unwrap().1;
+            apply(&state, &event).unwrap().unwrap()
+        })
+    };
+    let states = [
+        to(&[]),
+        to(&["opened"]),
+        to(&["opened", "accepted"]),
+        to(&["opened", "accepted", "committed (62 blocks)"]),
+        to(&["opened", "accepted", "settle_ordered"]),
+        to(&["opened", "accepted", "settle_ordered", "settled_at_lnd"]),
+        to(&["opened", "cancel_ordered"]),
+        to(&["opened", "canceled_at_lnd"]),
+    ];
+    states.into_iter().map(|s| (s.phase.name().to_owned(), s)).collect()
+}
+
+#[test]
+fn the_grid_is_the_committed_one() {
+    let title = "# Invoice: every state, every event\n\nWritten by a test. `-`: nothing changes. \
+                 HTLC expiry 180, delta 18, at least 12 blocks.";
+    let cell = |state: &Invoice, event: &InvoiceEvent| match apply(state, event) {
+        Err(illegal) => format!("refused: {}", illegal.event),
+        Ok(None) => "-".into(),
+        Ok(Some(after)) => match &after.phase {
+            InvoicePhase::Canceling(reason) | InvoicePhase::Canceled(reason) => {
+                format!("**{}** ({reason:?})", after.phase.name())
+            }
+            phase => format!("**{}**", phase.name()),
+        },
+    };
+    same_as_committed("invoice.md", &grid(title, &states(), &events(), cell));
+}
+
+#[test]
+fn every_state_but_the_final_ones_has_an_effect() {
+    for (name, state) in states() {
+        assert_eq!(effects(&state).is_empty(), state.is_final(), "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_under_any_history(picks in proptest::collection::vec(0..16_usize, 1..50)) {
+        let events = events();
+        prop_assert_eq!(events.len(), 16);
+        let mut state = fresh();
+        for pick in picks {
+            let Ok(Some(after)) = apply(&state, &events[pick].1) else { continue };
+            prop_assert!(!state.is_final(), "final is final");
+            let settling = matches!(after.phase, InvoicePhase::Settling { .. });
+            if settling {
+                prop_assert!(matches!(state.phase, InvoicePhase::Accepted(_) | InvoicePhase::Committed(_)));
+            }
+            if matches!(after.phase, InvoicePhase::Canceling(_)) {
+                prop_assert!(!matches!(state.phase, InvoicePhase::Settling { .. }), "no cancel after a settle order");
+            }
+            if matches!(after.phase, InvoicePhase::Committed(_)) {
+                prop_assert!(matches!(state.phase, InvoicePhase::Accepted(_)), "only a hold is committed");
+                prop_assert_eq!(deadline(&after), None);
+            }
+            let json = serde_json::to_string(&after).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Invoice>(&json).unwrap(), &after);
+            state = after;
+        }
+    }
+}
