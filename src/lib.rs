@@ -10,5 +10,7 @@ pub mod invoice;
 pub mod lnd;
 pub mod money;
 pub mod proto;
+pub mod record;
 pub mod sim;
+pub mod store;
 pub mod time;

@@ -425,6 +425,20 @@ fn dispense_is_never_an_effect_after_an_interruption() {
     }
 }
 
+/// A cash-out from its quote to its end, for tests of what carries it.
+pub(crate) fn whole_history() -> Vec<Event> {
+    let quote = Box::new(quote(PartialPolicy::Owe, UnknownPolicy::Cancel));
+    let complete = reported(&[2, 2], Outcome::Complete);
+    vec![
+        Event::Quoted { quote },
+        opened(),
+        held(),
+        committed(),
+        complete,
+        settled(),
+    ]
+}
+
 /// Physical truth and the log of orders beside the machine, to check it against.
 #[derive(Default)]
 struct World {

@@ -1,0 +1,190 @@
+//! What the journal's payloads mean: one record is one event of one item.
+//!
+//! JSON, so that a record can be read without this program. Written by the actors through the
+//! journal, folded by [`crate::store`]. A change of these types that alters the JSON needs a new
+//! [`VERSION`] and a reader for the old one: the frozen bytes in the tests below must stay readable.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::cashout::Event;
+use crate::ids::{AtmId, CashOutId, PaymentHash};
+use crate::invoice::InvoiceEvent;
+use crate::money::Minor;
+use crate::time::UnixMs;
+
+/// The version of the payload written now.
+pub const VERSION: u8 = 1;
+
+/// One event of one item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it was written.
+    pub at: UnixMs,
+    /// Whose event.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// The item and its event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "item")]
+pub enum Body {
+    /// Of a cash-out.
+    CashOut {
+        /// Which.
+        id: CashOutId,
+        /// What happened.
+        event: Event,
+    },
+    /// Of an invoice.
+    Invoice {
+        /// Which.
+        hash: PaymentHash,
+        /// What happened.
+        event: InvoiceEvent,
+    },
+    /// Of an ATM.
+    Atm {
+        /// Which.
+        id: AtmId,
+        /// What happened.
+        event: AtmEvent,
+    },
+    /// The Lightning node whose invoices these are, written when it is first reached.
+    Node {
+        /// Its identity key.
+        pubkey: String,
+    },
+}
+
+/// What operators do to an ATM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum AtmEvent {
+    /// A cassette was loaded and its notes counted.
+    CassetteLoaded {
+        /// Position, from 1.
+        position: u8,
+        /// Value of one note.
+        denomination: Minor,
+        /// Notes inside.
+        notes: u32,
+        /// Who counted.
+        by: String,
+    },
+    /// No new customers until resumed.
+    Drained {
+        /// Who ordered it.
+        by: String,
+    },
+    /// Customers may come again.
+    Resumed {
+        /// Who ordered it.
+        by: String,
+    },
+}
+
+/// A payload that this program can not read.
+#[derive(Debug, Error)]
+pub enum BadRecord {
+    /// Written by a later version.
+    #[error("record version {0} is newer than this program's {VERSION}: run the version that wrote it, or a later one")]
+    Version(u8),
+    /// Not the JSON it should be.
+    #[error("the record's content is not valid: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Record {
+    /// The payload for the journal.
+    ///
+    /// # Errors
+    /// Never for values of these types; passed on instead of a panic.
+    pub fn encode(&self) -> Result<Vec<u8>, BadRecord> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// Reads a payload of `version`.
+    ///
+    /// # Errors
+    /// When the version is not known or the content is not valid.
+    pub fn decode(version: u8, payload: &[u8]) -> Result<Self, BadRecord> {
+        if version != VERSION {
+            return Err(BadRecord::Version(version));
+        }
+        Ok(serde_json::from_slice(payload)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cashout::{CancelBy, Resolution};
+
+    /// Do not edit this test: data directories in the field hold these bytes.
+    #[test]
+    fn version_1_bytes_stay_readable() {
+        let id = "01JD2M9K7Q8XWV3F";
+        let frozen = [
+            (
+                format!(r#"{{"at":1,"item":"cash_out","id":"{id}","event":{{"type":"invoice_settled","paid":61000}}}}"#),
+                Body::CashOut { id: id.parse().unwrap(), event: Event::InvoiceSettled { paid: crate::money::Msat(61_000) } },
+            ),
+            (
+                format!(
+                    r#"{{"at":1,"item":"cash_out","id":"{id}","event":{{"type":"cancel_requested","by":{{"operator":"ada"}}}}}}"#
+                ),
+                Body::CashOut {
+                    id: id.parse().unwrap(),
+                    event: Event::CancelRequested { by: CancelBy::Operator("ada".into()) },
+                },
+            ),
+            (
+                format!(
+                    r#"{{"at":1,"item":"cash_out","id":"{id}","event":{{"type":"operator_resolved","by":"ada","resolution":{{"delivered":2000}},"note":"n"}}}}"#
+                ),
+                Body::CashOut {
+                    id: id.parse().unwrap(),
+                    event: Event::OperatorResolved {
+                        by: "ada".into(),
+                        resolution: Resolution::Delivered(Minor(2_000)),
+                        note: "n".into(),
+                    },
+                },
+            ),
+            (
+                format!(
+                    r#"{{"at":1,"item":"invoice","hash":"{}","event":{{"type":"canceled_at_lnd"}}}}"#,
+                    "07".repeat(32)
+                ),
+                Body::Invoice { hash: PaymentHash([7; 32]), event: InvoiceEvent::CanceledAtLnd },
+            ),
+            (
+                r#"{"at":1,"item":"atm","id":"lobby","event":{"type":"cassette_loaded","position":1,"denomination":2000,"notes":9,"by":"ada"}}"#
+                    .to_owned(),
+                Body::Atm {
+                    id: "lobby".parse().unwrap(),
+                    event: AtmEvent::CassetteLoaded {
+                        position: 1,
+                        denomination: Minor(2_000),
+                        notes: 9,
+                        by: "ada".into(),
+                    },
+                },
+            ),
+            (r#"{"at":1,"item":"node","pubkey":"02ab"}"#.to_owned(), Body::Node { pubkey: "02ab".into() }),
+        ];
+        for (bytes, body) in frozen {
+            let record = Record { at: UnixMs(1), body };
+            assert_eq!(Record::decode(1, bytes.as_bytes()).unwrap(), record);
+            assert_eq!(String::from_utf8(record.encode().unwrap()).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_refused_by_name() {
+        let error = Record::decode(2, b"{}").unwrap_err();
+        assert!(error.to_string().contains("record version 2"), "{error}");
+    }
+}

@@ -1,0 +1,192 @@
+//! The state that the records add up to: open items, the ATMs' notes, the fleet's totals.
+//!
+//! Pure. Finished cash-outs leave it, so its size follows what is open, not what has been.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::cashout::ledger::{Cassette, NoteLedger};
+use crate::cashout::{self, CashOut, Event, Illegal, Phase};
+use crate::ids::{AtmId, CashOutId, PaymentHash};
+use crate::invoice::{self, IllegalInvoiceEvent, Invoice, InvoiceEvent};
+use crate::money::{Minor, Msat};
+use crate::record::{AtmEvent, Body, Record};
+
+/// What is known of an ATM across restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AtmBook {
+    /// Its notes.
+    pub notes: NoteLedger,
+    /// An operator has taken it out of service.
+    pub drained: bool,
+}
+
+/// Sums over all finished cash-outs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Ended as completed.
+    pub completed: u64,
+    /// Ended as canceled.
+    pub canceled: u64,
+    /// Taken from customers.
+    pub settled: Msat,
+    /// Value of the notes that left.
+    pub delivered: Minor,
+    /// Given away, by policy or misfortune.
+    pub losses: Minor,
+    /// Claims that were paid out.
+    pub claims_paid: Minor,
+    /// How far the books of finished cash-outs are from balance.
+    pub drift: u64,
+}
+
+/// The fold of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Folded {
+    /// Cash-outs that have not ended.
+    pub cashouts: BTreeMap<CashOutId, CashOut>,
+    /// Invoices that have not ended.
+    pub invoices: BTreeMap<PaymentHash, Invoice>,
+    /// Every ATM that was ever heard of.
+    pub atms: BTreeMap<AtmId, AtmBook>,
+    /// Sums.
+    pub totals: Totals,
+    /// The Lightning node these invoices are at.
+    pub node: Option<String>,
+}
+
+/// What a record changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A cash-out, open or just ended.
+    CashOut(Box<CashOut>),
+    /// An invoice, open or just ended.
+    Invoice(Box<Invoice>),
+    /// An ATM alone.
+    Atm(AtmId),
+    /// The node's identity.
+    Node,
+}
+
+/// A record that does not follow from those before it.
+#[derive(Debug, Error)]
+pub enum FoldError {
+    /// Of a cash-out.
+    #[error("cash-out {id}: {source}")]
+    CashOut {
+        /// Which.
+        id: CashOutId,
+        /// Why.
+        source: Illegal,
+    },
+    /// Of an invoice.
+    #[error("invoice {hash}: {source}")]
+    Invoice {
+        /// Which.
+        hash: PaymentHash,
+        /// Why.
+        source: IllegalInvoiceEvent,
+    },
+    /// An event of an item that was never begun, or has ended.
+    #[error("{0} is not open, and this event does not begin it")]
+    NotOpen(String),
+}
+
+impl Folded {
+    /// Adds one record; `None` when it changes nothing.
+    ///
+    /// # Errors
+    /// When the record does not follow from the state: the journal was not written by these machines.
+    pub fn add(&mut self, record: &Record) -> Result<Option<Change>, FoldError> {
+        match &record.body {
+            Body::CashOut { id, event } => Ok(self.cashout(*id, event)?.map(|c| Change::CashOut(Box::new(c)))),
+            Body::Invoice { hash, event } => Ok(self.invoice(*hash, event)?.map(|i| Change::Invoice(Box::new(i)))),
+            Body::Atm { id, event } => {
+                self.atm(id, event);
+                Ok(Some(Change::Atm(id.clone())))
+            }
+            Body::Node { pubkey } => {
+                self.node = Some(pubkey.clone());
+                Ok(Some(Change::Node))
+            }
+        }
+    }
+
+    fn cashout(&mut self, id: CashOutId, event: &Event) -> Result<Option<CashOut>, FoldError> {
+        let Some(before) = self.cashouts.get(&id) else {
+            let Event::Quoted { quote } = event else {
+                return Err(FoldError::NotOpen(format!("cash-out {id}")));
+            };
+            let begun = CashOut::quoted(id, (**quote).clone());
+            self.cashouts.insert(id, begun.clone());
+            return Ok(Some(begun));
+        };
+        let after = cashout::apply(before, event).map_err(|source| FoldError::CashOut { id, source })?;
+        let Some(after) = after else { return Ok(None) };
+        let news = after.notes.get(before.notes.len()..).unwrap_or_default();
+        if !news.is_empty() {
+            self.atms.entry(after.quote.atm.clone()).or_default().notes.book(news);
+        }
+        if after.is_final() {
+            self.totals.add(&after);
+            self.cashouts.remove(&id);
+        } else {
+            self.cashouts.insert(id, after.clone());
+        }
+        Ok(Some(after))
+    }
+
+    fn invoice(&mut self, hash: PaymentHash, event: &InvoiceEvent) -> Result<Option<Invoice>, FoldError> {
+        let Some(before) = self.invoices.get(&hash) else {
+            let InvoiceEvent::Requested { spec } = event else {
+                return Err(FoldError::NotOpen(format!("invoice {hash}")));
+            };
+            let begun = Invoice::requested(spec.clone());
+            self.invoices.insert(hash, begun.clone());
+            return Ok(Some(begun));
+        };
+        let after = invoice::apply(before, event).map_err(|source| FoldError::Invoice { hash, source })?;
+        let Some(after) = after else { return Ok(None) };
+        if after.is_final() {
+            self.invoices.remove(&hash);
+        } else {
+            self.invoices.insert(hash, after.clone());
+        }
+        Ok(Some(after))
+    }
+
+    fn atm(&mut self, id: &AtmId, event: &AtmEvent) {
+        let book = self.atms.entry(id.clone()).or_default();
+        match event {
+            AtmEvent::CassetteLoaded {
+                position,
+                denomination,
+                notes,
+                ..
+            } => {
+                book.notes.load(Cassette::loaded(*position, *denomination, *notes));
+            }
+            AtmEvent::Drained { .. } => book.drained = true,
+            AtmEvent::Resumed { .. } => book.drained = false,
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, ended: &CashOut) {
+        match ended.phase {
+            Phase::Completed => self.completed = self.completed.saturating_add(1),
+            _ => self.canceled = self.canceled.saturating_add(1),
+        }
+        let sum = |a: Minor, b: Minor| Minor(a.0.saturating_add(b.0));
+        if ended.books.settled {
+            self.settled = Msat(self.settled.0.saturating_add(ended.books.paid.0));
+            self.claims_paid = sum(self.claims_paid, ended.books.claim);
+        }
+        self.delivered = sum(self.delivered, ended.books.delivered);
+        self.losses = sum(self.losses, ended.books.loss);
+        self.drift = self.drift.saturating_add(ended.drift());
+    }
+}

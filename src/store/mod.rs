@@ -1,0 +1,392 @@
+//! The state folded from the journal, kept in sled so that a start need not read all of history.
+//!
+//! Follows the journal: written after records are durable there, never before, with the journal
+//! position it stands for in the same atomic batch. It is not the truth: when it is missing, behind
+//! or damaged it is set aside and folded again. One writer ([`Store`]), any number of [`View`]s.
+//!
+//! Keys: `m` position and sums; `c/ID` cash-outs; `i/HASH` invoices; `oc/ID`, `oi/HASH` the open ones
+//! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM.
+
+pub mod fold;
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::cashout::CashOut;
+use crate::ids::{AtmId, CashOutId, PaymentHash};
+use crate::invoice::Invoice;
+use crate::record::{BadRecord, Record};
+pub use fold::{AtmBook, Change, FoldError, Folded, Totals};
+
+/// Changes of the key or value layout; a store of another schema is folded again.
+const SCHEMA: u32 = 1;
+
+/// How far the journal is folded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorePosition {
+    /// Sequence number of the last record.
+    pub seq: u64,
+    /// The chain hash at that record.
+    pub hash: [u8; 32],
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Meta {
+    schema: u32,
+    position: StorePosition,
+    totals: Totals,
+    node: Option<String>,
+}
+
+/// Why the store can not be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// sled refuses.
+    #[error("the state store {path} can not be used: {source}; run `tellerd store rebuild`")]
+    Sled {
+        /// Its folder.
+        path: PathBuf,
+        /// sled's words.
+        source: sled::Error,
+    },
+    /// A value is not what was written.
+    #[error("the state store holds a value that can not be read, key {key}: {source}; run `tellerd store rebuild`")]
+    Value {
+        /// The key.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The folder can not be moved.
+    #[error("the state store {path} can not be set aside: {source}")]
+    SetAside {
+        /// Its folder.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A journal record that can not be read.
+    #[error("journal record {seq}: {source}")]
+    Record {
+        /// Its sequence number.
+        seq: u64,
+        /// Why.
+        source: BadRecord,
+    },
+    /// A journal record that does not follow from those before it.
+    #[error("journal record {seq} does not follow from those before it: {source}")]
+    Fold {
+        /// Its sequence number.
+        seq: u64,
+        /// Why.
+        source: FoldError,
+    },
+}
+
+impl StoreError {
+    /// The disk or the rights to it are the trouble: another folder would fare no better.
+    fn is_not_damage(&self) -> bool {
+        use std::io::ErrorKind as K;
+        let Self::Sled {
+            source: sled::Error::Io(io),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        matches!(
+            io.kind(),
+            K::PermissionDenied | K::StorageFull | K::ReadOnlyFilesystem | K::WouldBlock
+        )
+    }
+}
+
+/// The writing side: one for each data directory.
+#[derive(Debug)]
+pub struct Store {
+    view: View,
+    folded: Folded,
+    position: Option<StorePosition>,
+}
+
+/// The reading side. Cheap to clone; reads block on the disk at worst, so not on an arbiter.
+#[derive(Debug, Clone)]
+pub struct View {
+    db: sled::Db,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens `dir/state`. A store that sled can not open, or of another schema, is set aside as
+    /// `state.damaged-N` and begun anew: [`Store::position`] is then `None` and the whole journal is due.
+    ///
+    /// # Errors
+    /// When it can neither be opened nor set aside.
+    pub fn open(dir: &Path) -> Result<(Self, Option<PathBuf>), StoreError> {
+        let path = dir.join("state");
+        match Self::load(&path) {
+            Ok(store) => Ok((store, None)),
+            Err(error) if error.is_not_damage() => Err(error),
+            Err(_) => {
+                let aside = set_aside(&path)?;
+                Ok((Self::load(&path)?, Some(aside)))
+            }
+        }
+    }
+
+    /// Forgets everything: for `tellerd store rebuild`. The old folder is kept as `state.damaged-N`.
+    ///
+    /// # Errors
+    /// When it can not be set aside or a new one not begun.
+    pub fn begin_anew(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("state");
+        if path.exists() {
+            set_aside(&path)?;
+        }
+        Self::load(&path)
+    }
+
+    fn load(path: &Path) -> Result<Self, StoreError> {
+        let sled = |source| StoreError::Sled {
+            path: path.to_owned(),
+            source,
+        };
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(16 << 20)
+            .open()
+            .map_err(sled)?;
+        let view = View {
+            db,
+            path: path.to_owned(),
+        };
+        let Some(meta) = view.get::<Meta>("m")?.filter(|m| m.schema == SCHEMA) else {
+            view.db.clear().map_err(sled)?;
+            return Ok(Self {
+                view,
+                folded: Folded::default(),
+                position: None,
+            });
+        };
+        let mut folded = Folded {
+            totals: meta.totals,
+            node: meta.node,
+            ..Folded::default()
+        };
+        for key in view.keys("oc/")? {
+            if let Some(cashout) = view.get::<CashOut>(&format!("c/{key}"))? {
+                folded.cashouts.insert(cashout.id, cashout);
+            }
+        }
+        for key in view.keys("oi/")? {
+            if let Some(invoice) = view.get::<Invoice>(&format!("i/{key}"))? {
+                folded.invoices.insert(invoice.spec.hash, invoice);
+            }
+        }
+        for (atm, book) in view.atms()? {
+            folded.atms.insert(atm, book);
+        }
+        Ok(Self {
+            view,
+            folded,
+            position: Some(meta.position),
+        })
+    }
+
+    /// Up to where the journal is folded in; `None` for a new store.
+    #[must_use]
+    pub fn position(&self) -> Option<StorePosition> {
+        self.position
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn folded(&self) -> &Folded {
+        &self.folded
+    }
+
+    /// For readers.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// Folds in durable records, in order: (position, version, payload).
+    ///
+    /// # Errors
+    /// When a record can not be read or folded, or sled can not write. The state on disk is then the
+    /// one before this call.
+    pub fn follow(&mut self, records: &[(StorePosition, u8, Vec<u8>)]) -> Result<Vec<Change>, StoreError> {
+        let mut batch = sled::Batch::default();
+        let mut changes = Vec::new();
+        for (position, version, payload) in records {
+            let seq = position.seq;
+            let record = Record::decode(*version, payload).map_err(|source| StoreError::Record { seq, source })?;
+            let change = self
+                .folded
+                .add(&record)
+                .map_err(|source| StoreError::Fold { seq, source })?;
+            self.position = Some(*position);
+            if let Some(change) = change {
+                self.write(&mut batch, &change)?;
+                changes.push(change);
+            }
+        }
+        if let Some(position) = self.position {
+            let Folded { totals, node, .. } = &self.folded;
+            let meta = Meta {
+                schema: SCHEMA,
+                position,
+                totals: *totals,
+                node: node.clone(),
+            };
+            put(&mut batch, "m", &meta)?;
+        }
+        self.view
+            .db
+            .apply_batch(batch)
+            .map_err(|source| self.view.sled(source))?;
+        Ok(changes)
+    }
+
+    fn write(&self, batch: &mut sled::Batch, change: &Change) -> Result<(), StoreError> {
+        match change {
+            Change::CashOut(cashout) => {
+                let (id, atm) = (cashout.id, &cashout.quote.atm);
+                put(batch, &format!("c/{id}"), cashout)?;
+                batch.insert(format!("ca/{atm}/{id}").as_bytes(), &[]);
+                mark_open(batch, &format!("oc/{id}"), !cashout.is_final());
+                if let Some(book) = self.folded.atms.get(atm) {
+                    put(batch, &format!("a/{atm}"), book)?;
+                }
+            }
+            Change::Invoice(invoice) => {
+                let hash = invoice.spec.hash;
+                put(batch, &format!("i/{hash}"), invoice)?;
+                mark_open(batch, &format!("oi/{hash}"), !invoice.is_final());
+            }
+            Change::Atm(atm) => {
+                if let Some(book) = self.folded.atms.get(atm) {
+                    put(batch, &format!("a/{atm}"), book)?;
+                }
+            }
+            Change::Node => {}
+        }
+        Ok(())
+    }
+}
+
+impl View {
+    /// One cash-out, open or ended.
+    ///
+    /// # Errors
+    /// When sled fails or the value can not be read.
+    pub fn cashout(&self, id: CashOutId) -> Result<Option<CashOut>, StoreError> {
+        self.get(&format!("c/{id}"))
+    }
+
+    /// One invoice, open or ended.
+    ///
+    /// # Errors
+    /// When sled fails or the value can not be read.
+    pub fn invoice(&self, hash: PaymentHash) -> Result<Option<Invoice>, StoreError> {
+        self.get(&format!("i/{hash}"))
+    }
+
+    /// At most `limit` cash-outs, the newest first, of one ATM or of all, older than `before`.
+    ///
+    /// # Errors
+    /// When sled fails or a value can not be read.
+    pub fn cashouts(
+        &self,
+        atm: Option<&AtmId>,
+        before: Option<CashOutId>,
+        limit: usize,
+    ) -> Result<Vec<CashOut>, StoreError> {
+        let prefix = atm.map_or_else(|| "c/".to_owned(), |atm| format!("ca/{atm}/"));
+        let end = before.map_or_else(|| format!("{prefix}~"), |id| format!("{prefix}{id}"));
+        let mut found = Vec::new();
+        for key in self.db.range(prefix.clone()..end).keys().rev().take(limit) {
+            let key = key.map_err(|source| self.sled(source))?;
+            let id = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+            found.extend(self.get::<CashOut>(&format!("c/{id}"))?);
+        }
+        Ok(found)
+    }
+
+    /// Every ATM that was ever heard of.
+    ///
+    /// # Errors
+    /// When sled fails or a value can not be read.
+    pub fn atms(&self) -> Result<Vec<(AtmId, AtmBook)>, StoreError> {
+        let mut found = Vec::new();
+        for key in self.keys("a/")? {
+            if let (Ok(atm), Some(book)) = (key.parse(), self.get(&format!("a/{key}"))?) {
+                found.push((atm, book));
+            }
+        }
+        Ok(found)
+    }
+
+    fn keys(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let text = |key: sled::IVec| String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+        self.db
+            .scan_prefix(prefix)
+            .keys()
+            .map(|key| key.map(text).map_err(|source| self.sled(source)))
+            .collect()
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
+        let Some(bytes) = self.db.get(key).map_err(|source| self.sled(source))? else {
+            return Ok(None);
+        };
+        let value = serde_json::from_slice(&bytes);
+        value.map(Some).map_err(|source| StoreError::Value {
+            key: key.to_owned(),
+            source,
+        })
+    }
+
+    fn sled(&self, source: sled::Error) -> StoreError {
+        StoreError::Sled {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn put<T: Serialize>(batch: &mut sled::Batch, key: &str, value: &T) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(value).map_err(|source| StoreError::Value {
+        key: key.to_owned(),
+        source,
+    })?;
+    batch.insert(key.as_bytes(), bytes);
+    Ok(())
+}
+
+fn mark_open(batch: &mut sled::Batch, key: &str, open: bool) {
+    if open {
+        batch.insert(key.as_bytes(), &[]);
+    } else {
+        batch.remove(key.as_bytes());
+    }
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let free = (1_u32..)
+        .map(|n| path.with_extension(format!("damaged-{n}")))
+        .find(|aside| !aside.exists());
+    let aside = free.unwrap_or_else(|| path.with_extension("damaged"));
+    std::fs::rename(path, &aside).map_err(|source| StoreError::SetAside {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+use super::*;
+use crate::cashout::Event;
+use crate::cashout::tests::whole_history;
+use crate::money::Minor;
+use crate::record::{AtmEvent, Body, VERSION};
+use crate::time::UnixMs;
+
+fn records() -> Vec<(StorePosition, u8, Vec<u8>)> {
+    let id = CashOutId::new(UnixMs(1_000), 1);
+    let open = CashOutId::new(UnixMs(2_000), 1);
+    let history = whole_history();
+    let first = history[0].clone();
+    let loaded = |position, denomination| AtmEvent::CassetteLoaded {
+        position,
+        denomination: Minor(denomination),
+        notes: 10,
+        by: "ada".into(),
+    };
+    let atm = |event| Body::Atm {
+        id: "lobby".parse().unwrap(),
+        event,
+    };
+    let cashout = |id, event: Event| Body::CashOut { id, event };
+    let mut bodies = vec![
+        atm(loaded(1, 2_000)),
+        atm(loaded(2, 1_000)),
+        Body::Node { pubkey: "02ab".into() },
+    ];
+    bodies.extend(history.into_iter().map(|event| cashout(id, event)));
+    bodies.push(cashout(open, first));
+    let numbered = bodies.into_iter().zip(1_u64..);
+    let payload = |body| Record { at: UnixMs(1), body }.encode().unwrap();
+    numbered
+        .map(|(body, seq)| (StorePosition { seq, hash: [7; 32] }, VERSION, payload(body)))
+        .collect()
+}
+
+#[test]
+fn a_store_read_back_is_the_fold_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = {
+        let (mut store, aside) = Store::open(dir.path()).unwrap();
+        assert!(aside.is_none() && store.position().is_none());
+        for chunk in records().chunks(2) {
+            store.follow(chunk).unwrap();
+        }
+        store.folded().clone()
+    };
+    let (store, _) = Store::open(dir.path()).unwrap();
+    assert_eq!(store.folded(), &expected);
+    assert_eq!(store.position().unwrap().seq, records().len() as u64);
+    assert_eq!(expected.cashouts.len(), 1, "one is still open");
+    assert_eq!((expected.totals.completed, expected.totals.drift), (1, 0));
+    let book = &expected.atms[&"lobby".parse().unwrap()];
+    assert_eq!(
+        book.notes.cassettes.iter().map(|c| c.remaining).collect::<Vec<_>>(),
+        [8, 8]
+    );
+}
+
+#[test]
+fn cash_outs_are_listed_newest_first_by_page_and_by_atm() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    store.follow(&records()).unwrap();
+    let view = store.view();
+    let all = view.cashouts(None, None, 10).unwrap();
+    assert_eq!(
+        all.iter().map(|c| c.phase.name()).collect::<Vec<_>>(),
+        ["quoted", "completed"]
+    );
+    let older = view
+        .cashouts(Some(&"lobby".parse().unwrap()), Some(all[0].id), 10)
+        .unwrap();
+    assert_eq!(older, all[1..]);
+    assert!(
+        view.cashouts(Some(&"lob".parse().unwrap()), None, 10)
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_damaged_store_is_set_aside_and_due_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    store.follow(&records()).unwrap();
+    drop(store);
+    let file = dir.path().join("state/conf");
+    let length = std::fs::metadata(&file).unwrap().len();
+    std::fs::write(&file, vec![0xA5; usize::try_from(length).unwrap()]).unwrap();
+    let (store, aside) = Store::open(dir.path()).unwrap();
+    assert!(store.position().is_none());
+    let kept = std::fs::read(aside.expect("set aside").join("conf")).unwrap();
+    assert!(kept.iter().all(|b| *b == 0xA5), "nothing is overwritten");
+}
+
+#[test]
+fn a_record_that_does_not_follow_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let orphan = records().remove(4);
+    let error = store.follow(&[orphan]).unwrap_err().to_string();
+    assert!(error.contains("record 5") && error.contains("is not open"), "{error}");
+}
