@@ -1,3 +1,7 @@
 //! The `tellerd` program: see `tellerd --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tellerd::cli::run()
+}

@@ -1,0 +1,51 @@
+//! The command line: words in, exit status out. Decisions are elsewhere.
+
+mod emulate;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Supervisor daemon for fleets of cash-out ATMs that are paid over Lightning hold invoices.
+#[derive(Debug, Parser)]
+#[command(name = "tellerd", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stand-ins for what tellerd talks to, for tests and trials.
+    #[command(subcommand)]
+    Emulate(emulate::Emulate),
+}
+
+/// Runs the command line of this process. Errors go to standard error as one chain of causes.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tellerd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("the runtime can not be started")?;
+    match command {
+        Command::Emulate(command) => runtime.block_on(emulate::run(command)),
+    }
+}
