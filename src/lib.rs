@@ -5,6 +5,7 @@
 
 pub mod hardware;
 pub mod ids;
+pub mod journal;
 pub mod lnd;
 pub mod money;
 pub mod proto;
