@@ -12,9 +12,14 @@
 //!
 //! A record's payload is opaque here. Measurements behind the design: facts/crates.md, "Durable writes".
 
+mod appender;
+mod file;
 mod frame;
+mod lock;
+mod open;
 mod reader;
 mod segment;
+mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,8 +27,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use appender::{AppendError, Appender};
+pub use file::{SegmentFile, WrapFile};
 pub use frame::MAX_PAYLOAD;
+pub use open::{Journal, OpenError, Options, WriterThread};
 pub use reader::{Reader, Summary};
+pub use writer::{BatchStats, Follower, OnBatch};
 
 /// Name of the journal's folder inside the data directory.
 const FOLDER: &str = "journal";

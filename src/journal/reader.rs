@@ -83,6 +83,11 @@ impl Reader {
         }
     }
 
+    /// The last segment's file.
+    pub(super) fn last_file(&self) -> Option<&Path> {
+        self.segments.as_slice().last().map(|name| name.path.as_path())
+    }
+
     /// After the last record read.
     pub fn last(&self) -> Position {
         self.last
@@ -93,9 +98,9 @@ impl Reader {
         &self.torn
     }
 
-    /// The end of the last segment entered, if there is one.
-    pub(super) fn tail(&self) -> Option<&Tail> {
-        self.tail.as_ref()
+    /// The last position, how the last segment ends (if there is one), and the torn tails.
+    pub(super) fn finish(self) -> (Position, Option<Tail>, Vec<TornTail>) {
+        (self.last, self.tail, self.torn)
     }
 
     /// Reads everything and says what is there; the first damage is the error.
@@ -155,7 +160,9 @@ impl Reader {
                 self.current = Some(segment);
             }
             // Its writer had acknowledged nothing in it, so nothing can follow it.
-            Opened::TornHeader(torn) if self.segments.len() == 0 => {
+            Opened::TornHeader(torn)
+                if self.segments.len() == 0 && self.last.seq.checked_add(1) == Some(name.first_seq) =>
+            {
                 self.tail = Some(Tail {
                     name,
                     intact: 0,
@@ -164,7 +171,7 @@ impl Reader {
                 self.note_torn(torn);
             }
             Opened::TornHeader(torn) => {
-                let why = "the segment's header is cut short, and it is not the last segment".into();
+                let why = "the segment's header is cut short, which no crash explains here".into();
                 return Err(ReadError::Damaged {
                     file: torn.file,
                     record: name.first_seq,
