@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::appender::Appender;
 use super::file::{self, Active, WrapFile};
+use super::frame::SEGMENT_HEADER;
 use super::reader::{Reader, Tail};
 use super::writer::{Follower, OnBatch, Writer};
 use super::{FOLDER, Position, ReadError, Record, TornTail, lock};
@@ -70,7 +71,7 @@ pub enum OpenError {
 
 /// How to write.
 pub struct Options {
-    /// A segment this long or longer is followed by a new one before the next batch. Bytes.
+    /// A segment with a record and this long or longer is followed by a new one before the next batch. Bytes.
     pub segment_bytes: u64,
     /// Appends that may wait before `append` itself waits.
     pub queue: usize,
@@ -175,7 +176,8 @@ impl Journal {
             folder: self.folder.clone(),
             active,
             last: self.last,
-            segment_bytes: options.segment_bytes,
+            // A segment without a record must not be followed by another of its name.
+            segment_bytes: options.segment_bytes.max(SEGMENT_HEADER as u64 + 1),
             wrap: options.wrap,
             follower,
             on_batch: options.on_batch,
@@ -262,5 +264,7 @@ fn make_durable(folder: &Path, last: Option<&Path>) -> Result<(), OpenError> {
         File::open(last).and_then(|file| file.sync_data()).map_err(io(last))?;
     }
     file::sync_folder(folder).map_err(io(folder))?;
-    folder.parent().map_or(Ok(()), |dir| file::sync_folder(dir).map_err(io(dir)))
+    folder
+        .parent()
+        .map_or(Ok(()), |dir| file::sync_folder(dir).map_err(io(dir)))
 }

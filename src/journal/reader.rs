@@ -89,7 +89,7 @@ impl Reader {
     }
 
     /// After the last record read.
-    pub fn last(&self) -> Position {
+    pub fn reached(&self) -> Position {
         self.last
     }
 
