@@ -130,7 +130,7 @@ impl Journal {
         let from = from.unwrap_or(Position::START);
         let mut reader = Reader::from(&folder, from)?;
         make_durable(&folder, reader.last_file())?;
-        while let Some(record) = reader.next() {
+        for record in reader.by_ref() {
             let record = record?;
             if record.seq > from.seq {
                 let seq = record.seq;

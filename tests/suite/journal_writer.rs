@@ -1,5 +1,7 @@
 //! The journal's writer: group commit, rotation, the follower, the lock, injected write and sync failures.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
