@@ -8,6 +8,7 @@ pub mod cli;
 pub mod hardware;
 pub mod ids;
 pub mod invoice;
+pub mod journal;
 pub mod lnd;
 pub mod money;
 pub mod proto;

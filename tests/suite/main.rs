@@ -1,5 +1,7 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
+mod journal;
+mod journal_writer;
 mod lnd;
 mod lnd_fake;
 mod sim_lnd;
