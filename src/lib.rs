@@ -4,6 +4,7 @@
 //! settled, or cancelled when no cash came out. See ARCHITECTURE.md for the life of one cash-out.
 
 pub mod cashout;
+pub mod config;
 pub mod hardware;
 pub mod ids;
 pub mod invoice;
