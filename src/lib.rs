@@ -5,6 +5,7 @@
 
 pub mod cashout;
 pub mod cli;
+pub mod config;
 pub mod hardware;
 pub mod ids;
 pub mod invoice;

@@ -40,6 +40,14 @@ impl LndConfig {
             reconnect: Backoff::CONNECT,
         }
     }
+
+    /// Checks the location as far as its text goes; opens nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the address or the URI.
+    pub fn check(&self) -> Result<(), EndpointError> {
+        LndEndpoint::parse(&self.location).map(drop)
+    }
 }
 
 /// The two ways to say where LND is.

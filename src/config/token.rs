@@ -1,0 +1,173 @@
+//! The bearer token that the HTTP API asks of whoever changes anything.
+//!
+//! Called at start and by the command line. What must stay true: the file is readable by its owner
+//! only, and the token is never printed.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Fewer characters than this could be guessed.
+const SHORTEST: usize = 16;
+
+/// The secret. Redacted in `Debug`, wiped on drop.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret text, for a client's `Authorization` header only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `offered` is this token, in a time that does not tell how much of it is right.
+    #[must_use]
+    pub fn matches(&self, offered: &str) -> bool {
+        let pairs = self.0.bytes().zip(offered.bytes());
+        let difference = pairs.fold(0, |all, (a, b)| all | (a ^ b));
+        self.0.len() == offered.len() && difference == 0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    /// The file can not be read or written.
+    #[error("token file {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Others can read it.
+    #[error("token file {path}: mode {mode:03o} lets others read it; make it 600")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Too short, or not printable ASCII in one line.
+    #[error("token file {0}: one line of at least {SHORTEST} printable ASCII characters without spaces expected")]
+    Unfit(PathBuf),
+}
+
+/// The token in `path`; a new random one is written there, with mode 0600, when there is no such file.
+///
+/// # Errors
+/// [`TokenError`], when the file can not be used or made.
+pub fn load_or_create_token(path: &Path) -> Result<Token, TokenError> {
+    match load_token(path) {
+        Err(TokenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => create(path),
+        other => other,
+    }
+}
+
+/// The token in `path`, which must exist.
+///
+/// # Errors
+/// [`TokenError`], when the file is not there or can not be used.
+pub fn load_token(path: &Path) -> Result<Token, TokenError> {
+    let failed = |source| io_error(path, source);
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.to_owned();
+        return Err(TokenError::Exposed { path, mode });
+    }
+    let mut text = fs::read_to_string(path).map_err(failed)?;
+    let token = Token(text.trim().to_owned());
+    text.zeroize();
+    if token.0.len() < SHORTEST || !token.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::Unfit(path.to_owned()));
+    }
+    Ok(token)
+}
+
+/// Written beside its place and then moved there: a crash leaves no half token behind.
+fn create(path: &Path) -> Result<Token, TokenError> {
+    let failed = |source| io_error(path, source);
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
+    let token = Token(hex::encode(random));
+    random.zeroize();
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let _ = fs::remove_file(&draft);
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)
+        .map_err(failed)?;
+    writeln!(file, "{}", token.0).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&draft, path).map_err(failed)?;
+    Ok(token)
+}
+
+fn io_error(path: &Path, source: io::Error) -> TokenError {
+    let path = path.to_owned();
+    TokenError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_token_is_private_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let first = load_or_create_token(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let second = load_or_create_token(&path).unwrap();
+        assert_eq!(first.expose(), second.expose());
+        assert_eq!(first.expose().len(), 64);
+        assert!(first.matches(second.expose()));
+        assert!(!first.matches("") && !first.matches(&first.expose()[1..]) && !first.matches(&"0".repeat(64)));
+        assert_eq!(format!("{first:?}"), "Token(redacted)");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_token_others_can_read_or_guess_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, "0123456789abcdef0123").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = load_or_create_token(&path).unwrap_err().to_string();
+        assert!(error.contains("mode 644"), "{error}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(load_or_create_token(&path).is_ok());
+        for bad in ["", "short", "two words are not one"] {
+            fs::write(&path, bad).unwrap();
+            assert!(
+                matches!(load_or_create_token(&path), Err(TokenError::Unfit(_))),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = load_or_create_token(Path::new("/nonexistent-folder/token")).unwrap_err();
+        assert!(
+            error.to_string().starts_with("token file /nonexistent-folder/token: "),
+            "{error}"
+        );
+    }
+}
