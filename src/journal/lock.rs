@@ -1,15 +1,42 @@
 //! The exclusive lock on a data directory: `DIR/lock`, held by `flock`, with the holder's pid inside.
 //!
-//! Called by `Journal::open`. The kernel frees the lock when the process dies; the file stays.
+//! Taken before anything else in the directory is opened. The kernel frees the lock when the process dies; the file stays.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::OpenError;
 
-/// Takes the lock; it is held until the file is dropped.
-pub(super) fn take(dir: &Path) -> Result<File, OpenError> {
+/// The right to write in a data directory, until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct DirLock {
+    dir: PathBuf,
+    _held: Arc<File>,
+}
+
+impl DirLock {
+    /// Takes the lock of `dir`, which is created if missing.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] when another process has it, [`OpenError::Io`] when the system refuses.
+    pub fn take(dir: &Path) -> Result<Self, OpenError> {
+        super::open::create_folder(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            _held: Arc::new(flock(dir)?),
+        })
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn flock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
     let io = |source| OpenError::Io {
         file: path.clone(),

@@ -30,6 +30,7 @@ use thiserror::Error;
 pub use appender::{AppendError, Appender};
 pub use file::{SegmentFile, WrapFile};
 pub use frame::MAX_PAYLOAD;
+pub use lock::DirLock;
 pub use open::{Journal, OpenError, Options, WriterThread};
 pub use reader::{Reader, Summary};
 pub use writer::{BatchStats, Follower, OnBatch};

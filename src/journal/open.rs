@@ -17,7 +17,7 @@ use super::file::{self, Active, WrapFile};
 use super::frame::SEGMENT_HEADER;
 use super::reader::{Reader, Tail};
 use super::writer::{Follower, OnBatch, Writer};
-use super::{FOLDER, Position, ReadError, Record, TornTail, lock};
+use super::{DirLock, FOLDER, Position, ReadError, Record, TornTail};
 
 /// Why the journal was not opened for writing.
 #[derive(Debug, Error)]
@@ -95,7 +95,7 @@ impl Default for Options {
 /// The journal, locked and replayed, not yet written to.
 pub struct Journal {
     folder: PathBuf,
-    lock: File,
+    lock: DirLock,
     last: Position,
     tail: Option<Tail>,
     torn: Vec<TornTail>,
@@ -112,20 +112,18 @@ impl WriterThread {
 }
 
 impl Journal {
-    /// Locks the data directory `dir` (created if missing) and replays the records after `from`.
+    /// Replays the records after `from` in the locked data directory.
     ///
     /// Reads from the segment that holds `from` on, and checks that record's hash.
     pub fn open<E>(
-        dir: &Path,
+        lock: &DirLock,
         from: Option<Position>,
         mut replay: impl FnMut(Record) -> Result<(), E>,
     ) -> Result<Journal, OpenError>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let folder = dir.join(FOLDER);
-        create_folder(dir)?;
-        let lock = lock::take(dir)?;
+        let folder = lock.dir().join(FOLDER);
         create_folder(&folder)?;
         let from = from.unwrap_or(Position::START);
         let mut reader = Reader::from(&folder, from)?;
@@ -152,7 +150,7 @@ impl Journal {
         }
         Ok(Journal {
             folder,
-            lock,
+            lock: lock.clone(),
             last,
             tail,
             torn,
@@ -236,7 +234,7 @@ fn set_aside(path: &Path) -> io::Result<()> {
 }
 
 /// Creates a folder if it is missing, durably.
-fn create_folder(folder: &Path) -> Result<(), OpenError> {
+pub(super) fn create_folder(folder: &Path) -> Result<(), OpenError> {
     let io = |source| OpenError::Io {
         file: folder.to_path_buf(),
         source,

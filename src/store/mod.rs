@@ -8,6 +8,7 @@
 //! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM.
 
 pub mod fold;
+mod open;
 
 use std::path::{Path, PathBuf};
 
@@ -18,25 +19,19 @@ use thiserror::Error;
 use crate::cashout::CashOut;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::Invoice;
+use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
+pub use open::{Opened, StateError, open, rebuild};
+
 pub use fold::{AtmBook, Change, FoldError, Folded, Totals};
 
 /// Changes of the key or value layout; a store of another schema is folded again.
 const SCHEMA: u32 = 1;
 
-/// How far the journal is folded in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StorePosition {
-    /// Sequence number of the last record.
-    pub seq: u64,
-    /// The chain hash at that record.
-    pub hash: [u8; 32],
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Meta {
     schema: u32,
-    position: StorePosition,
+    position: Position,
     totals: Totals,
     node: Option<String>,
 }
@@ -109,7 +104,7 @@ impl StoreError {
 pub struct Store {
     view: View,
     folded: Folded,
-    position: Option<StorePosition>,
+    position: Option<Position>,
 }
 
 /// The reading side. Cheap to clone; reads block on the disk at worst, so not on an arbiter.
@@ -120,7 +115,7 @@ pub struct View {
 }
 
 impl Store {
-    /// Opens `dir/state`. A store that sled can not open, or of another schema, is set aside as
+    /// Opens `dir/state`; the caller holds the lock of `dir`. A store that sled can not open, or of another schema, is set aside as
     /// `state.damaged-N` and begun anew: [`Store::position`] is then `None` and the whole journal is due.
     ///
     /// # Errors
@@ -137,16 +132,14 @@ impl Store {
         }
     }
 
-    /// Forgets everything: for `tellerd store rebuild`. The old folder is kept as `state.damaged-N`.
+    /// Begins an empty store. A former one is kept as `state.damaged-N`, which is returned.
     ///
     /// # Errors
-    /// When it can not be set aside or a new one not begun.
-    pub fn begin_anew(dir: &Path) -> Result<Self, StoreError> {
+    /// When the former one can not be set aside or a new one not begun.
+    pub fn begin_anew(dir: &Path) -> Result<(Self, Option<PathBuf>), StoreError> {
         let path = dir.join("state");
-        if path.exists() {
-            set_aside(&path)?;
-        }
-        Self::load(&path)
+        let aside = path.exists().then(|| set_aside(&path)).transpose()?;
+        Ok((Self::load(&path)?, aside))
     }
 
     fn load(path: &Path) -> Result<Self, StoreError> {
@@ -198,7 +191,7 @@ impl Store {
 
     /// Up to where the journal is folded in; `None` for a new store.
     #[must_use]
-    pub fn position(&self) -> Option<StorePosition> {
+    pub fn position(&self) -> Option<Position> {
         self.position
     }
 
@@ -214,22 +207,23 @@ impl Store {
         self.view.clone()
     }
 
-    /// Folds in durable records, in order: (position, version, payload).
+    /// Folds in durable records, in order.
     ///
     /// # Errors
     /// When a record can not be read or folded, or sled can not write. The state on disk is then the
     /// one before this call.
-    pub fn follow(&mut self, records: &[(StorePosition, u8, Vec<u8>)]) -> Result<Vec<Change>, StoreError> {
+    pub fn follow(&mut self, records: &[journal::Record]) -> Result<Vec<Change>, StoreError> {
         let mut batch = sled::Batch::default();
         let mut changes = Vec::new();
-        for (position, version, payload) in records {
-            let seq = position.seq;
-            let record = Record::decode(*version, payload).map_err(|source| StoreError::Record { seq, source })?;
+        for entry in records {
+            let seq = entry.seq;
+            let record =
+                Record::decode(entry.version, &entry.payload).map_err(|source| StoreError::Record { seq, source })?;
             let change = self
                 .folded
                 .add(&record)
                 .map_err(|source| StoreError::Fold { seq, source })?;
-            self.position = Some(*position);
+            self.position = Some(entry.position());
             if let Some(change) = change {
                 self.write(&mut batch, &change)?;
                 changes.push(change);

@@ -5,7 +5,7 @@ use crate::money::Minor;
 use crate::record::{AtmEvent, Body, VERSION};
 use crate::time::UnixMs;
 
-fn records() -> Vec<(StorePosition, u8, Vec<u8>)> {
+fn records() -> Vec<journal::Record> {
     let id = CashOutId::new(UnixMs(1_000), 1);
     let open = CashOutId::new(UnixMs(2_000), 1);
     let history = whole_history();
@@ -31,7 +31,12 @@ fn records() -> Vec<(StorePosition, u8, Vec<u8>)> {
     let numbered = bodies.into_iter().zip(1_u64..);
     let payload = |body| Record { at: UnixMs(1), body }.encode().unwrap();
     numbered
-        .map(|(body, seq)| (StorePosition { seq, hash: [7; 32] }, VERSION, payload(body)))
+        .map(|(body, seq)| journal::Record {
+            seq,
+            hash: journal::ChainHash([7; 32]),
+            version: VERSION,
+            payload: payload(body),
+        })
         .collect()
 }
 
@@ -102,4 +107,67 @@ fn a_record_that_does_not_follow_is_named() {
     let orphan = records().remove(4);
     let error = store.follow(&[orphan]).unwrap_err().to_string();
     assert!(error.contains("record 5") && error.contains("is not open"), "{error}");
+}
+
+/// Writes `records()` through the journal alone.
+fn journal_in(dir: &std::path::Path) {
+    let opened = open(dir).unwrap();
+    let (appender, writer) = opened
+        .journal
+        .start(journal::Options::default(), Box::new(|_| {}))
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let payloads = records().into_iter().map(|r| (r.version, r.payload)).collect();
+    runtime.block_on(appender.append_all(payloads)).unwrap();
+    drop(appender);
+    assert!(writer.join());
+}
+
+#[test]
+fn a_store_that_is_behind_catches_up_and_then_starts_without_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_in(dir.path());
+    let all = records().len() as u64;
+    let expected = {
+        let opened = open(dir.path()).unwrap();
+        assert_eq!(opened.replayed, all);
+        opened.store.folded().clone()
+    };
+    let opened = open(dir.path()).unwrap();
+    assert_eq!((opened.replayed, opened.store.folded()), (0, &expected));
+    drop(opened);
+    let rebuilt = rebuild(dir.path()).unwrap();
+    assert_eq!((rebuilt.replayed, rebuilt.store.folded()), (all, &expected));
+    assert!(rebuilt.set_aside.is_some());
+}
+
+#[test]
+fn a_journal_that_ends_before_its_store_is_refused_and_nothing_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_in(dir.path());
+    drop(open(dir.path()).unwrap());
+    let segment = std::fs::read_dir(dir.path().join("journal"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let bytes = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
+    let error = open(dir.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("ends at record"), "{error}");
+    assert!(!dir.path().join("state.damaged-1").exists());
+}
+
+#[test]
+fn a_second_opening_is_refused_before_the_store_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path()).unwrap();
+    let error = open(dir.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("another tellerd") && error.contains(&std::process::id().to_string()),
+        "{error}"
+    );
+    drop(first);
+    open(dir.path()).unwrap();
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tellerd::journal::{
-    Appender, ChainHash, Journal, OpenError, Options, Position, ReadError, Reader, Record, WriterThread,
+    Appender, ChainHash, DirLock, Journal, OpenError, Options, Position, ReadError, Reader, Record, WriterThread,
 };
 
 pub const HEADER: usize = 54;
@@ -22,7 +22,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 /// Opens from the start and gathers the records.
 pub fn replay(dir: &Path, from: Option<Position>) -> Result<(Journal, Vec<Record>), OpenError> {
     let mut records = Vec::new();
-    let journal = Journal::open(dir, from, |record| {
+    let journal = Journal::open(&DirLock::take(dir)?, from, |record| {
         records.push(record);
         Ok::<(), Infallible>(())
     })?;
@@ -312,7 +312,7 @@ fn a_store_ahead_of_or_beside_the_journal_is_refused() {
 fn a_refused_record_stops_the_replay_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), 1 << 20, &SMALL);
-    let error = Journal::open(dir.path(), None, |r| {
+    let error = Journal::open(&DirLock::take(dir.path()).unwrap(), None, |r| {
         if r.seq == 2 { Err("unknown version") } else { Ok(()) }
     });
     assert_eq!(

@@ -1,0 +1,91 @@
+//! Opening a data directory: lock, store, journal, and the store brought up to the journal's end.
+//!
+//! The order matters: nothing is touched before the lock is held, and the journal is the truth. A store
+//! that is damaged, or whose state the journal's next records do not follow from, is set aside and folded
+//! again from the first record; a journal that ends before the store, or tells another history, is refused.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::{Store, StoreError};
+use crate::journal::{DirLock, Journal, OpenError, Position, Record};
+
+/// Records folded in at once during replay.
+const CHUNK: usize = 512;
+
+/// A data directory that is ready to be written to.
+pub struct Opened {
+    /// The journal, not yet started.
+    pub journal: Journal,
+    /// The state at its end.
+    pub store: Store,
+    /// Where a store that could not be used was put.
+    pub set_aside: Option<PathBuf>,
+    /// Records that had to be folded in.
+    pub replayed: u64,
+}
+
+/// Why a data directory can not be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The journal or its lock.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The state store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Opens `dir`, created if missing.
+///
+/// # Errors
+/// When another process uses it, the journal is damaged or ends before the store, or the disk refuses.
+pub fn open(dir: &Path) -> Result<Opened, StateError> {
+    let lock = DirLock::take(dir)?;
+    let (store, set_aside) = Store::open(dir)?;
+    let known = store.position();
+    match catch_up(&lock, store) {
+        Err(StateError::Journal(OpenError::Replay { .. })) if known.is_some() => {
+            let (store, set_aside) = Store::begin_anew(dir)?;
+            catch_up(&lock, store).map(|opened| Opened { set_aside, ..opened })
+        }
+        opened => opened.map(|opened| Opened { set_aside, ..opened }),
+    }
+}
+
+/// Sets the store aside and folds the whole journal again: `tellerd store rebuild`.
+///
+/// # Errors
+/// As [`open`].
+pub fn rebuild(dir: &Path) -> Result<Opened, StateError> {
+    let lock = DirLock::take(dir)?;
+    let (store, set_aside) = Store::begin_anew(dir)?;
+    catch_up(&lock, store).map(|opened| Opened { set_aside, ..opened })
+}
+
+fn catch_up(lock: &DirLock, mut store: Store) -> Result<Opened, StateError> {
+    let from: Option<Position> = store.position();
+    let mut waiting: Vec<Record> = Vec::new();
+    let mut replayed = 0_u64;
+    let journal = Journal::open(lock, from, |record| {
+        waiting.push(record);
+        replayed = replayed.saturating_add(1);
+        if waiting.len() < CHUNK {
+            return Ok(());
+        }
+        store.follow(&std::mem::take(&mut waiting)).map(drop)
+    })?;
+    // The tail is part of the replay: an error in it means the same.
+    let seq = journal.last().seq;
+    store.follow(&waiting).map_err(|source| OpenError::Replay {
+        seq,
+        source: Box::new(source),
+    })?;
+    Ok(Opened {
+        journal,
+        store,
+        set_aside: None,
+        replayed,
+    })
+}
