@@ -1,3 +1,5 @@
+//! Folding, following the journal and rebuilding, against the pure fold.
+
 use super::*;
 use crate::cashout::Event;
 use crate::cashout::tests::whole_history;

@@ -2,6 +2,7 @@
 
 mod journal;
 mod journal_writer;
+mod architecture;
 mod lnd;
 mod lnd_fake;
 mod sim_lnd;
