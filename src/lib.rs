@@ -9,6 +9,7 @@ pub mod hardware;
 pub mod ids;
 pub mod invoice;
 pub mod lnd;
+pub mod metrics;
 pub mod money;
 pub mod proto;
 pub mod sim;
