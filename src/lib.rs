@@ -11,6 +11,7 @@ pub mod ids;
 pub mod invoice;
 pub mod journal;
 pub mod lnd;
+pub mod metrics;
 pub mod money;
 pub mod proto;
 pub mod record;

@@ -170,7 +170,7 @@ fn atm(mut section: Section, id: Option<AtmId>, port: Option<PathBuf>) -> Option
 
 fn cassettes(atm: &mut Section) -> Vec<CassetteConfig> {
     let sections = atm.sections("cassette");
-    if sections.is_empty() && !atm.has("cassette") {
+    if sections.is_empty() {
         atm.mistake("cassette", "missing: an ATM has at least one [[atm.cassette]]");
     }
     let mut taken: Vec<(u8, String)> = Vec::new();

@@ -265,6 +265,13 @@ fn values_that_contradict_each_other() {
 }
 
 #[test]
+fn an_empty_list_is_as_good_as_none() {
+    let told = mistakes(&format!("cassette = []\n{}", "atm = [{ cassette = [] }]"));
+    assert!(told.contains("atm[0].cassette: missing"), "{told}");
+    assert!(mistakes("atm = []").contains("atm: missing"));
+}
+
+#[test]
 fn lnd_by_uri() {
     let three = [
         ("tls_cert = \"lnd/tls.cert\"", ""),

@@ -1,0 +1,270 @@
+//! Every metric family: name, kind, unit, help, labels. `docs/METRICS.md` says the same and when to worry.
+//!
+//! Called by [`super::Metrics`], which makes a family only from its entry here. What must stay true: names
+//! follow the Prometheus conventions (prefix, base unit, `_total`), and no label takes unbounded values.
+
+/// What a family is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Only grows; zero at the start of the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations up to each of these bounds.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// As in the exposition format.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// One metric family.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Family {
+    /// Full name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Of its values.
+    pub unit: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Label names, in order.
+    pub labels: &'static [&'static str],
+}
+
+/// From a local call to a customer who takes his time.
+const STAGE_SECONDS: &[f64] = &[
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0, 3600.0,
+];
+/// Up to the default deadline of a call.
+const CALL_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// From a disk with a power-safe cache to a failing one.
+const DISK_SECONDS: &[f64] = &[
+    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
+];
+const BATCH_RECORDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+const fn family(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family {
+        name,
+        kind,
+        unit,
+        help,
+        labels,
+    }
+}
+
+/// All families, in the order of `docs/METRICS.md`.
+pub(super) const CATALOGUE: &[Family] = &[
+    family(
+        "tellerd_stage_duration_seconds",
+        Kind::Histogram(STAGE_SECONDS),
+        "seconds",
+        &["stage", "outcome"],
+        "How long one stage of a cash-out took.",
+    ),
+    family(
+        "tellerd_cashouts_total",
+        Kind::Counter,
+        "cash-outs",
+        &["outcome"],
+        "Cash-outs that came to an outcome.",
+    ),
+    family(
+        "tellerd_failures_total",
+        Kind::Counter,
+        "failures",
+        &["reason"],
+        "What went wrong, once for each time.",
+    ),
+    family(
+        "tellerd_invoices_pending",
+        Kind::Gauge,
+        "invoices",
+        &["state"],
+        "Invoices that are not at their end, by state.",
+    ),
+    family(
+        "tellerd_cashouts_open",
+        Kind::Gauge,
+        "cash-outs",
+        &["state"],
+        "Cash-outs that are not at their end, by state.",
+    ),
+    family(
+        "tellerd_held_sats",
+        Kind::Gauge,
+        "satoshi",
+        &[],
+        "Customers' money held by LND and neither settled nor canceled.",
+    ),
+    family(
+        "tellerd_dispensed_unsettled_sats",
+        Kind::Gauge,
+        "satoshi",
+        &[],
+        "Held money for which notes already left the machine.",
+    ),
+    family(
+        "tellerd_lowest_blocks_left",
+        Kind::Gauge,
+        "blocks",
+        &[],
+        "The fewest blocks any hold has before LND cancels it by itself; NaN when nothing is held.",
+    ),
+    family(
+        "tellerd_oldest_hold_timestamp_seconds",
+        Kind::Gauge,
+        "seconds",
+        &[],
+        "Unix time at which the oldest hold began; NaN when nothing is held.",
+    ),
+    family(
+        "tellerd_cassette_notes",
+        Kind::Gauge,
+        "notes",
+        &["atm", "position", "kind"],
+        "Notes of one cassette since it was last counted, by what became of them.",
+    ),
+    family(
+        "tellerd_atm_state",
+        Kind::Gauge,
+        "boolean",
+        &["atm", "state"],
+        "1 for the state an ATM is in, 0 for the others.",
+    ),
+    family(
+        "tellerd_lnd_connected",
+        Kind::Gauge,
+        "boolean",
+        &[],
+        "1 when LND answers.",
+    ),
+    family(
+        "tellerd_lnd_synced",
+        Kind::Gauge,
+        "boolean",
+        &[],
+        "1 when LND is in sync with the chain.",
+    ),
+    family(
+        "tellerd_lnd_block_height",
+        Kind::Gauge,
+        "blocks",
+        &[],
+        "The best block height LND told.",
+    ),
+    family(
+        "tellerd_lnd_request_duration_seconds",
+        Kind::Histogram(CALL_SECONDS),
+        "seconds",
+        &["method", "outcome"],
+        "How long one call to LND took, by method and ok or the kind of error.",
+    ),
+    family(
+        "tellerd_journal_append_duration_seconds",
+        Kind::Histogram(DISK_SECONDS),
+        "seconds",
+        &[],
+        "From handing in a record to its being durable.",
+    ),
+    family(
+        "tellerd_journal_sync_duration_seconds",
+        Kind::Histogram(DISK_SECONDS),
+        "seconds",
+        &[],
+        "How long one sync to the disk took.",
+    ),
+    family(
+        "tellerd_journal_batch_records",
+        Kind::Histogram(BATCH_RECORDS),
+        "records",
+        &[],
+        "Records made durable by one sync.",
+    ),
+    family(
+        "tellerd_journal_records_total",
+        Kind::Counter,
+        "records",
+        &[],
+        "Records made durable.",
+    ),
+    family(
+        "tellerd_journal_failures_total",
+        Kind::Counter,
+        "failures",
+        &[],
+        "Records that could not be made durable.",
+    ),
+    family(
+        "tellerd_actor_restarts_total",
+        Kind::Counter,
+        "restarts",
+        &["actor"],
+        "Actors that died and were started again.",
+    ),
+    family(
+        "tellerd_messages_refused_total",
+        Kind::Counter,
+        "messages",
+        &["actor"],
+        "Messages an actor did not take because its mailbox was full or it was dead.",
+    ),
+    family(
+        "tellerd_conservation_drift_notes",
+        Kind::Gauge,
+        "notes",
+        &[],
+        "Notes too many or too few in the books of all cassettes.",
+    ),
+    family(
+        "tellerd_conservation_drift_minor_units",
+        Kind::Gauge,
+        "minor units",
+        &[],
+        "Money too much or too little in the books of all finished cash-outs.",
+    ),
+    family(
+        "tellerd_claims_owed_minor_units",
+        Kind::Gauge,
+        "minor units",
+        &[],
+        "What customers are owed after a partial dispense.",
+    ),
+    family(
+        "tellerd_losses_booked_minor_units_total",
+        Kind::Counter,
+        "minor units",
+        &[],
+        "What the operator gave away by policy since the start.",
+    ),
+    family(
+        "tellerd_http_requests_total",
+        Kind::Counter,
+        "requests",
+        &["route", "status"],
+        "HTTP requests answered, by route and status.",
+    ),
+    family(
+        "tellerd_build_info",
+        Kind::Gauge,
+        "boolean",
+        &["version"],
+        "Always 1; the version is in the label.",
+    ),
+];

@@ -1,0 +1,188 @@
+use super::*;
+
+const PAGE: &str = include_str!("../../docs/METRICS.md");
+
+fn atm(id: &str) -> AtmId {
+    id.parse().unwrap()
+}
+
+/// Everything that can be exported, at least once.
+fn all_touched() -> Metrics {
+    let metrics = Metrics::new().unwrap();
+    metrics.set_cassette(&atm("lobby"), &Cassette::loaded(1, Minor(2_000), 500), 3);
+    metrics.set_atm_state(&atm("lobby"), AtmState::Ready);
+    metrics.lnd_request(LndMethod::Settle, Err(LnErrorKind::Timeout), Duration::from_secs(10));
+    metrics.http_request(Route::Healthz, 200);
+    metrics
+}
+
+/// The cells of the table, back-quotes removed.
+fn documented() -> Vec<Vec<String>> {
+    let rows = PAGE.lines().filter(|line| line.starts_with("| `tellerd_"));
+    rows.map(|row| {
+        let cells = row.trim_matches('|').split('|');
+        cells.map(|cell| cell.replace('`', "").trim().to_owned()).collect()
+    })
+    .collect()
+}
+
+#[test]
+fn the_page_lists_the_catalogue() {
+    let documented = documented();
+    let told: Vec<&[String]> = documented.iter().map(|cells| &cells[..5]).collect();
+    let made: Vec<Vec<String>> = Metrics::catalogue()
+        .iter()
+        .map(|family| {
+            let labels = family.labels.join(", ");
+            [family.name, family.kind.as_str(), family.unit, &labels, family.help]
+                .map(str::to_owned)
+                .to_vec()
+        })
+        .collect();
+    assert_eq!(told, made);
+    for cells in &documented {
+        assert!(cells.len() == 6 && !cells[5].is_empty(), "when to worry? {cells:?}");
+    }
+}
+
+#[test]
+fn the_catalogue_is_what_is_exported() {
+    let text = all_touched().render();
+    let mut exported: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let mut catalogue: Vec<String> = Metrics::catalogue()
+        .iter()
+        .map(|family| format!("{} {}", family.name, family.kind.as_str()))
+        .collect();
+    exported.sort_unstable();
+    catalogue.sort_unstable();
+    assert_eq!(exported, catalogue);
+}
+
+#[test]
+fn every_family_is_exported_with_its_labels() {
+    let text = all_touched().render();
+    for family in Metrics::catalogue() {
+        let sample = match family.kind {
+            Kind::Histogram(_) => format!("{}_sum", family.name),
+            _ => family.name.to_owned(),
+        };
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&sample).filter(|rest| rest.starts_with(['{', ' '])))
+            .unwrap_or_else(|| panic!("no sample of {sample}"));
+        let mut exported: Vec<&str> = line.split('"').step_by(2).filter_map(label_name).collect();
+        let mut labels = family.labels.to_vec();
+        exported.sort_unstable();
+        labels.sort_unstable();
+        assert_eq!(exported, labels, "{sample}{line}");
+    }
+}
+
+/// `name` in `{name=` or `,name=`.
+fn label_name(text: &str) -> Option<&str> {
+    text.strip_suffix('=')?.strip_prefix(['{', ','])
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    for family in Metrics::catalogue() {
+        let name = family.name;
+        assert!(name.starts_with("tellerd_"), "{name}");
+        assert_eq!(name.ends_with("_total"), family.kind == Kind::Counter, "{name}");
+        if family.unit == "seconds" {
+            assert!(name.ends_with("_seconds"), "{name}");
+        }
+        if let Kind::Histogram(bounds) = family.kind {
+            assert!(bounds.is_sorted_by(|a, b| a < b), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_label_value_is_on_the_page() {
+    fn named<L: Label>() {
+        for label in L::ALL {
+            let value = format!("`{}`", label.as_str());
+            assert!(PAGE.contains(&value), "{value} is not in docs/METRICS.md");
+        }
+    }
+    named::<Stage>();
+    named::<StageOutcome>();
+    named::<CashOutOutcome>();
+    named::<FailureReason>();
+    named::<AtmState>();
+    named::<NoteKind>();
+    named::<LndMethod>();
+    named::<ActorKind>();
+    named::<Route>();
+}
+
+#[test]
+fn known_children_are_exported_from_the_start() {
+    let text = Metrics::new().unwrap().render();
+    for line in [
+        "tellerd_failures_total{reason=\"outcome_unknown\"} 0",
+        "tellerd_cashouts_total{outcome=\"needs_operator\"} 0",
+        "tellerd_cashouts_open{state=\"outcome_unknown\"} 0",
+        "tellerd_invoices_pending{state=\"settling\"} 0",
+        "tellerd_stage_duration_seconds_count{outcome=\"failed\",stage=\"total\"} 0",
+        "tellerd_lowest_blocks_left NaN",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn values_arrive_where_they_belong() {
+    let metrics = all_touched();
+    metrics.stage_ended(Stage::Total, StageOutcome::Ok, Duration::from_millis(1_500));
+    metrics.cashout_ended(CashOutOutcome::Completed);
+    metrics.failed(FailureReason::OutcomeUnknown);
+    metrics.set_cashouts_open([&Phase::Settling, &Phase::Settling, &Phase::Completed]);
+    metrics.set_invoices_pending([&InvoicePhase::Open]);
+    metrics.lnd_request(LndMethod::Info, Ok(()), Duration::from_millis(2));
+    metrics.journal_synced(7, Duration::from_millis(3));
+    metrics.actor_restarted(ActorKind::Atm);
+    metrics.loss_booked(Minor(2_000));
+    metrics.set_exposure(&Exposure {
+        held_sats: 21,
+        dispensed_unsettled_sats: 20,
+        lowest_blocks_left: Some(-1),
+        oldest_hold: Some(UnixMs(1_700_000_000_500)),
+    });
+    let text = metrics.clone().render();
+    for line in [
+        "tellerd_stage_duration_seconds_sum{outcome=\"ok\",stage=\"total\"} 1.5",
+        "tellerd_cashouts_total{outcome=\"completed\"} 1",
+        "tellerd_failures_total{reason=\"outcome_unknown\"} 1",
+        "tellerd_cashouts_open{state=\"settling\"} 2",
+        "tellerd_cashouts_open{state=\"held\"} 0",
+        "tellerd_invoices_pending{state=\"open\"} 1",
+        "tellerd_lnd_request_duration_seconds_count{method=\"info\",outcome=\"ok\"} 1",
+        "tellerd_lnd_request_duration_seconds_sum{method=\"settle\",outcome=\"timeout\"} 10",
+        "tellerd_journal_records_total 7",
+        "tellerd_actor_restarts_total{actor=\"atm\"} 1",
+        "tellerd_losses_booked_minor_units_total 2000",
+        "tellerd_held_sats 21",
+        "tellerd_lowest_blocks_left -1",
+        "tellerd_oldest_hold_timestamp_seconds 1700000000.5",
+        "tellerd_cassette_notes{atm=\"lobby\",kind=\"reserved\",position=\"1\"} 3",
+        "tellerd_atm_state{atm=\"lobby\",state=\"ready\"} 1",
+        "tellerd_atm_state{atm=\"lobby\",state=\"busy\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("state=\"completed\""), "{text}");
+}
+
+#[test]
+fn a_removed_atm_is_exported_no_more() {
+    let metrics = all_touched();
+    metrics.set_atm_state(&atm("hall"), AtmState::Busy);
+    metrics.remove_atm(&atm("lobby"));
+    let text = metrics.render();
+    assert!(
+        !text.contains("atm=\"lobby\"") && text.contains("atm=\"hall\""),
+        "{text}"
+    );
+}
