@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use tellerd::journal::{
     Appender, ChainHash, DirLock, Journal, OpenError, Options, Position, ReadError, Reader, Record, WriterThread,
 };
@@ -355,5 +356,35 @@ proptest! {
         write(dir.path(), limit, &slices);
         let (_, records) = replay(dir.path(), None).unwrap();
         prop_assert_eq!(payloads(&records), slices);
+    }
+}
+
+#[test]
+fn a_header_with_a_right_check_and_a_wrong_meaning_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 1 << 20, &SMALL);
+    let good = fs::read(segment(dir.path(), 1)).unwrap();
+    let frame = HEADER + FRAME + 5;
+    // Header start, its length without the check, the byte to change, the record, what the text says.
+    let cases = [
+        (0, 50, 0, 1, "not a tellerd journal segment"),
+        (0, 50, 8, 1, "segment format"),
+        (0, 50, 10, 1, "starts at record"),
+        (frame, 14, 3, 2, "payload of"),
+        (frame, 14, 5, 2, "unknown flags"),
+        (frame, 14, 6, 2, "calls itself"),
+        (frame, 14, 4, 2, "does not match its hash"),
+    ];
+    for (start, len, change, record, says) in cases {
+        let mut bad = good.clone();
+        bad[start + change] ^= 0x40;
+        let check = Sha256::digest(&bad[start..start + len]);
+        bad[start + len..start + len + 4].copy_from_slice(&check[..4]);
+        let dir = only_segment(&bad);
+        let text = replay(dir.path(), None).err().unwrap().to_string();
+        assert!(
+            text.contains(says) && text.contains(&format!("at record {record}, offset {start}:")),
+            "{text}"
+        );
     }
 }
