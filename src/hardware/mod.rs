@@ -4,6 +4,8 @@
 //! What must stay true: a motion command is never resent once a byte has left, an outcome that is
 //! not proven is [`Outcome::Unknown`], and evidence is read before anything that overwrites it.
 
+pub mod device;
+pub mod port;
 pub mod puloon;
 
 use async_trait::async_trait;

@@ -5,4 +5,8 @@
 
 pub mod codec;
 pub mod command;
+pub mod driver;
+pub mod evidence;
+pub mod link;
 pub mod reply;
+pub mod timings;
