@@ -5,7 +5,9 @@
 //! not proven is [`Outcome::Unknown`], and evidence is read before anything that overwrites it.
 
 pub mod device;
+pub mod emulate;
 pub mod port;
+pub mod pty;
 pub mod puloon;
 
 use async_trait::async_trait;

@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod command;
 pub mod driver;
+pub mod emulator;
 pub mod evidence;
 pub mod link;
 pub mod reply;
