@@ -4,6 +4,12 @@
 //! What must stay true: a motion command is never resent once a byte has left, an outcome that is
 //! not proven is [`Outcome::Unknown`], and evidence is read before anything that overwrites it.
 
+pub mod device;
+pub mod emulate;
+pub mod port;
+pub mod pty;
+pub mod puloon;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
