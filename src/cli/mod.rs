@@ -1,7 +1,10 @@
 //! The command line: words in, exit status out. Decisions are elsewhere.
 
+mod check;
 mod emulate;
+mod journal;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -17,6 +20,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check a configuration: every mistake with its line and key.
+    Check {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Read the journal of a data directory.
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// The state store of a data directory.
+    #[command(subcommand)]
+    Store(journal::StoreCommand),
     /// Stand-ins for what tellerd talks to, for tests and trials.
     #[command(subcommand)]
     Emulate(emulate::Emulate),
@@ -46,6 +61,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the runtime can not be started")?;
     match command {
+        Command::Check { config } => check::run(&config),
+        Command::Journal(command) => journal::journal(command),
+        Command::Store(command) => journal::store(command),
         Command::Emulate(command) => runtime.block_on(emulate::run(command)),
     }
 }

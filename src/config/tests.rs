@@ -1,3 +1,5 @@
+//! The example file, the defaults it documents, and how mistakes are told.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The registry, its catalogue and the documentation agree.
+
 use super::*;
 
 const PAGE: &str = include_str!("../../docs/METRICS.md");

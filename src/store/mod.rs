@@ -383,4 +383,4 @@ fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -112,7 +112,7 @@ fn a_record_that_does_not_follow_is_named() {
 }
 
 /// Writes `records()` through the journal alone.
-fn journal_in(dir: &std::path::Path) {
+pub(crate) fn journal_in(dir: &std::path::Path) {
     let opened = open(dir).unwrap();
     let (appender, writer) = opened
         .journal

@@ -1,8 +1,8 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
+mod architecture;
 mod journal;
 mod journal_writer;
-mod architecture;
 mod lnd;
 mod lnd_fake;
 mod sim_lnd;
