@@ -1,5 +1,6 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
+mod hardware;
 mod lnd;
 mod lnd_fake;
 mod sim_lnd;
