@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::hardware::device::Model;
+use crate::hardware::emulate::{EmulatorOptions, run_emulator};
+use crate::hardware::puloon::driver::Variant;
 use crate::sim::lnd::{PayOptions, SimLndOptions, command};
 
 #[derive(Debug, Subcommand)]
@@ -25,6 +28,21 @@ pub(super) enum Emulate {
         /// Mine a block every so many milliseconds; 0 only on command.
         #[arg(long, default_value_t = 0)]
         block_interval_ms: u64,
+    },
+    /// A cash dispenser on a pseudo-terminal. See docs/EMULATOR.md.
+    Dispenser {
+        /// The device family.
+        #[arg(long, default_value = "puloon-lcdm4000")]
+        model: Model,
+        /// Its dialect: standard or serial.
+        #[arg(long, default_value = "standard")]
+        variant: Variant,
+        /// Symlink to the pseudo-terminal, made here and removed at the end.
+        #[arg(long)]
+        link: PathBuf,
+        /// Load and faults, TOML.
+        #[arg(long)]
+        script: Option<PathBuf>,
     },
     /// Pay an invoice of the simulated LND, as a customer.
     Pay(Pay),
@@ -83,6 +101,20 @@ pub(super) async fn run(command: Emulate) -> anyhow::Result<ExitCode> {
                 ..SimLndOptions::default()
             };
             command::run_lnd(&dir, listen, &options).await?;
+        }
+        Emulate::Dispenser {
+            model,
+            variant,
+            link,
+            script,
+        } => {
+            run_emulator(EmulatorOptions {
+                model,
+                variant,
+                link,
+                script,
+            })
+            .await?;
         }
         Emulate::Pay(pay) => {
             let options = PayOptions {

@@ -47,6 +47,10 @@ impl Pty {
         tcsetattr(&host, OptionalActions::Now, &settings)?;
         let flags = rustix::fs::fcntl_getfl(&device)?;
         rustix::fs::fcntl_setfl(&device, flags | OFlags::NONBLOCK)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; an `OwnedFd` that is never taken out keeps that one's contract"
+        )]
         let device = AsyncFd::new(device)?;
         place_link(&target, link)?;
         Ok(Self {
