@@ -1,6 +1,6 @@
 //! The simulated LND's mind: invoices, HTLC sets, block height. Time is an input; no I/O, no async.
 //!
-//! Called by [`super::engine`], which holds it under the one registry mutex, writes each change to the
+//! Called by `super::engine`, which holds it under the one registry mutex, writes each change to the
 //! log and tells subscribers. Must stay true: SETTLED and CANCELED are never left; a customer's money is
 //! in exactly one of held, settled, refunded. Source: fact sheet on LND, sections 1, 3 and 4.
 
