@@ -105,6 +105,9 @@ pub struct Store {
     view: View,
     folded: Folded,
     position: Option<Position>,
+    /// A write to sled failed. It is then left behind for good, to catch up at the next start: a later
+    /// batch would claim a position whose changes it does not hold.
+    left_behind: bool,
 }
 
 /// The reading side. Cheap to clone; reads block on the disk at worst, so not on an arbiter.
@@ -210,9 +213,15 @@ impl Store {
     /// Folds in durable records, in order.
     ///
     /// # Errors
-    /// When a record can not be read or folded, or sled can not write. The state on disk is then the
-    /// one before this call.
+    /// When a record can not be read or folded, or sled can not write. The state on disk then stays
+    /// the one before this call; the state in memory goes on where it can.
     pub fn follow(&mut self, records: &[journal::Record]) -> Result<Vec<Change>, StoreError> {
+        let followed = self.fold_in(records);
+        self.left_behind |= followed.is_err();
+        followed
+    }
+
+    fn fold_in(&mut self, records: &[journal::Record]) -> Result<Vec<Change>, StoreError> {
         let mut batch = sled::Batch::default();
         let mut changes = Vec::new();
         for entry in records {
@@ -229,15 +238,21 @@ impl Store {
                 changes.push(change);
             }
         }
+        if self.left_behind {
+            return Ok(changes);
+        }
         if let Some(position) = self.position {
             let Folded { totals, node, .. } = &self.folded;
-            let meta = Meta {
-                schema: SCHEMA,
-                position,
-                totals: *totals,
-                node: node.clone(),
-            };
-            put(&mut batch, "m", &meta)?;
+            put(
+                &mut batch,
+                "m",
+                &Meta {
+                    schema: SCHEMA,
+                    position,
+                    totals: *totals,
+                    node: node.clone(),
+                },
+            )?;
         }
         self.view
             .db
