@@ -165,6 +165,7 @@ impl Store {
                 view,
                 folded: Folded::default(),
                 position: None,
+                left_behind: false,
             });
         };
         let mut folded = Folded {
@@ -189,6 +190,7 @@ impl Store {
             view,
             folded,
             position: Some(meta.position),
+            left_behind: false,
         })
     }
 
