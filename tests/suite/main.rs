@@ -1,6 +1,7 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
 mod hardware;
+mod hardware_transcripts;
 mod lnd;
 mod lnd_fake;
 mod sim_lnd;
