@@ -3,6 +3,8 @@
 //! Source: tests/vectors/puloon-*.txt, made with lamassu's driver: `>` is the host, `<` the device.
 //! Where tellerd differs on purpose from that host, the test says so.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use tellerd::hardware::puloon::codec::{ACK, NAK};
 use tellerd::hardware::puloon::command::{Command, dispense_data, note_lengths_data};
 use tellerd::hardware::puloon::driver::Variant;
