@@ -265,4 +265,18 @@ mod tests {
         assert!(toml::from_str::<Setup>("notes = 3").is_err());
         assert!(toml::from_str::<Setup>("[[fault]]\nkind = \"gremlin\"").is_err());
     }
+
+    #[test]
+    fn the_documented_script_is_one_and_every_kind_is_documented() {
+        let page = include_str!("../../../../docs/EMULATOR.md");
+        let script = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next());
+        let setup: Setup = toml::from_str(script.expect("a script")).expect("valid");
+        assert_eq!(setup.faults.len(), 2);
+        let error = toml::from_str::<Setup>("[[fault]]\nkind = \"\"").expect_err("no such kind");
+        let kinds: Vec<&str> = error.message().split('`').skip(3).step_by(2).collect();
+        assert_eq!(kinds.len(), 15, "{error}");
+        for kind in kinds {
+            assert!(page.contains(&format!("| `{kind}` |")), "{kind}");
+        }
+    }
 }

@@ -167,7 +167,7 @@ impl<'a, P: AsyncRead + AsyncWrite + Unpin> Line<'a, P> {
         for sending in 0..=REPEATS {
             let mut bytes = frame.to_vec();
             if let Some(sum) = bytes.last_mut().filter(|_| sending < bad) {
-                *sum ^= 0xFF;
+                *sum ^= 0x55;
             }
             if sending == 0 && faults.contains(&Fault::DuplicateReply) {
                 bytes.extend_from_slice(frame);

@@ -114,4 +114,11 @@ mod tests {
         frame.push(xor(&frame));
         assert_eq!(read_request(&frame, false), Request::Good(0x58, vec![0x31]));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(0..=255u8, 0..80), serial in 0..2u8) {
+            _ = read_request(&bytes, serial == 1);
+        }
+    }
 }
