@@ -3,9 +3,11 @@
 //! A customer pays a hold invoice; the money is only held; the ATM dispenses; then the invoice is
 //! settled, or cancelled when no cash came out. See ARCHITECTURE.md for the life of one cash-out.
 
+pub mod actors;
 pub mod cashout;
 pub mod cli;
 pub mod config;
+pub mod crash;
 pub mod hardware;
 pub mod ids;
 pub mod invoice;

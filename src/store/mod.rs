@@ -8,6 +8,7 @@
 //! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM.
 
 pub mod fold;
+mod follower;
 mod open;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::Invoice;
 use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
+pub use follower::{Follower, FollowerGone};
 pub use open::{Opened, StateError, open, rebuild};
 
 pub use fold::{AtmBook, Change, FoldError, Folded, Totals};

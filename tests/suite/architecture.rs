@@ -18,6 +18,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("ids", "words"),
     ("time", "words"),
     ("proto", ""),
+    ("crash", ""),
     ("cashout", "words hardware"),
     ("invoice", "words hardware"),
     ("hardware", "words"),
@@ -31,7 +32,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("metrics", "words cashout invoice hardware lnd"),
     (
         "actors",
-        "words cashout invoice record journal store hardware lnd proto sim config metrics",
+        "words cashout invoice record journal store hardware lnd config metrics crash",
     ),
     ("app", "all"),
     ("cli", "all"),

@@ -1,0 +1,161 @@
+//! The journal actor: takes records from the other actors, answers when they are durable, and tells a
+//! newborn actor the state it left behind.
+//!
+//! The writing itself is on the journal's own thread ([`crate::journal`]). What must stay true: `Ok` means
+//! durable; a state that is loaded includes every record acknowledged or still waiting when it was asked for.
+
+use std::time::Instant;
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use thiserror::Error;
+
+use super::child::DownGuard;
+use crate::cashout::CashOut;
+use crate::ids::{AtmId, PaymentHash};
+use crate::invoice::Invoice;
+use crate::journal::{AppendError, Appender};
+use crate::metrics::Metrics;
+use crate::record::{BadRecord, Body, Record, VERSION};
+use crate::store::{AtmBook, Folded, Follower, FollowerGone, StoreError, View};
+use crate::time::SharedClock;
+
+/// Why a record is not durable, or a state can not be loaded.
+#[derive(Debug, Clone, Error)]
+pub enum JournalError {
+    /// Definitely not in the journal: the same append may be tried again.
+    #[error("{0}")]
+    NotWritten(AppendError),
+    /// Nothing is known: whoever asked has to load its state anew.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl From<AppendError> for JournalError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotWritten { .. } | AppendError::TooLong { .. } => Self::NotWritten(error),
+            AppendError::Poisoned { .. } => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
+impl From<FollowerGone> for JournalError {
+    fn from(error: FollowerGone) -> Self {
+        Self::Unknown(error.to_string())
+    }
+}
+
+impl From<BadRecord> for JournalError {
+    fn from(error: BadRecord) -> Self {
+        Self::Unknown(error.to_string())
+    }
+}
+
+impl From<StoreError> for JournalError {
+    fn from(error: StoreError) -> Self {
+        Self::Unknown(error.to_string())
+    }
+}
+
+/// The journal actor.
+pub struct Journal {
+    appender: Appender,
+    follower: Follower,
+    clock: SharedClock,
+    metrics: Metrics,
+    _guard: DownGuard,
+}
+
+impl Journal {
+    /// One life of it; threads and files live on without it.
+    #[must_use]
+    pub fn new(appender: Appender, follower: Follower, clock: SharedClock, metrics: Metrics, guard: DownGuard) -> Self {
+        Self {
+            appender,
+            follower,
+            clock,
+            metrics,
+            _guard: guard,
+        }
+    }
+}
+
+impl Actor for Journal {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(super::MAILBOX);
+    }
+}
+
+/// Make one event durable.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), JournalError>")]
+pub struct Append(pub Body);
+
+impl Handler<Append> for Journal {
+    type Result = ResponseFuture<Result<(), JournalError>>;
+
+    fn handle(&mut self, Append(body): Append, _: &mut Self::Context) -> Self::Result {
+        let record = Record {
+            at: self.clock.now(),
+            body,
+        };
+        let (appender, metrics) = (self.appender.clone(), self.metrics.clone());
+        Box::pin(async move {
+            let begun = Instant::now();
+            let payload = record.encode()?;
+            let appended = appender.append(VERSION, payload).await;
+            match &appended {
+                Ok(_) => metrics.journal_appended(begun.elapsed()),
+                Err(_) => metrics.journal_failed(),
+            }
+            crate::crash::point("append");
+            appended.map(drop).map_err(JournalError::from)
+        })
+    }
+}
+
+/// A question about the folded state, asked after everything queued before is in it.
+#[derive(Message)]
+#[rtype(result = "Result<T, JournalError>")]
+pub struct Load<T: Send + 'static>(pub Question<T>);
+
+/// What to read from the folded state.
+pub type Question<T> = Box<dyn FnOnce(&Folded, &View) -> Result<T, StoreError> + Send>;
+
+impl<T: Send + 'static> Handler<Load<T>> for Journal {
+    type Result = ResponseFuture<Result<T, JournalError>>;
+
+    fn handle(&mut self, Load(question): Load<T>, _: &mut Self::Context) -> Self::Result {
+        let (appender, follower) = (self.appender.clone(), self.follower.clone());
+        Box::pin(async move {
+            appender.barrier().await?;
+            Ok(follower.ask(question).await??)
+        })
+    }
+}
+
+/// What an ATM's actor left behind: its notes and its open cash-outs.
+#[must_use]
+pub fn load_atm(atm: AtmId) -> Load<(AtmBook, Vec<CashOut>)> {
+    Load(Box::new(move |folded, _| {
+        let book = folded.atms.get(&atm).cloned().unwrap_or_default();
+        let open = folded
+            .cashouts
+            .values()
+            .filter(|c| c.quote.atm == atm)
+            .cloned()
+            .collect();
+        Ok((book, open))
+    }))
+}
+
+/// What an invoice's actor left behind; also an invoice that has ended.
+#[must_use]
+pub fn load_invoice(hash: PaymentHash) -> Load<Option<Invoice>> {
+    Load(Box::new(move |folded, view| match folded.invoices.get(&hash) {
+        Some(open) => Ok(Some(open.clone())),
+        None => view.invoice(hash),
+    }))
+}
