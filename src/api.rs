@@ -1,0 +1,191 @@
+//! What goes over the HTTP API: its JSON, for the server, the command line and simulated customers alike.
+//!
+//! Plain types without behaviour; documented for other clients in docs/API.md. What must stay true: amounts are
+//! integers in their smallest unit, times are Unix milliseconds, no preimage appears here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AtmId, CashOutId};
+use crate::money::{Currency, Minor, Msat};
+use crate::time::UnixMs;
+
+/// `POST /v1/cashouts`: a customer wants notes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartCashOut {
+    /// At which machine.
+    pub atm: AtmId,
+    /// Value of the notes, in minor units.
+    pub amount_minor: Minor,
+}
+
+/// A cash-out as its customer and its operator may see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CashOutView {
+    /// Identifies it.
+    pub id: CashOutId,
+    /// The machine.
+    pub atm: AtmId,
+    /// The state's name: `quoted`, `awaiting_payment`, `held`, `dispensing`, `outcome_unknown`, `settling`,
+    /// `canceling`, `completed`, `canceled`, `claim_owed`, `needs_operator`.
+    pub state: String,
+    /// Why it is in that state, where there is more to say.
+    pub reason: Option<String>,
+    /// `completed` or `canceled`: nothing will change any more.
+    pub ended: bool,
+    /// What an operator is expected to do, if anything.
+    pub operator_action: Option<String>,
+    /// Value of the notes ordered.
+    pub amount_minor: Minor,
+    /// The operator's fee.
+    pub fee_minor: Minor,
+    /// Of all minor units.
+    pub currency: Currency,
+    /// What the customer pays.
+    pub price_msat: Msat,
+    /// The invoice, BOLT11, once LND has it.
+    pub payment_request: Option<String>,
+    /// The invoice's payment hash, hex.
+    pub payment_hash: String,
+    /// When it was promised.
+    pub created_unix_ms: UnixMs,
+    /// From then on it is not to be paid any more.
+    pub pay_by_unix_ms: UnixMs,
+    /// When the state ends by itself, if it does.
+    pub deadline_unix_ms: Option<UnixMs>,
+    /// Value of the notes that left, as far as known.
+    pub delivered_minor: Minor,
+    /// What the customer is owed after the settlement.
+    pub claim_minor: Minor,
+    /// What the operator gave away.
+    pub loss_minor: Minor,
+    /// The payment was taken.
+    pub settled: bool,
+}
+
+/// `GET /v1/cashouts`: the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CashOutList {
+    /// At most the asked number of them. For more, ask with `before` set to the last one's id.
+    pub cashouts: Vec<CashOutView>,
+}
+
+/// An operator's word, for requests that need no more than the name of who orders it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ordered {
+    /// Who.
+    pub by: String,
+}
+
+/// `POST /v1/cashouts/ID/cancel`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelCashOut {
+    /// The operator who orders it; the customer when left out.
+    #[serde(default)]
+    pub by: Option<String>,
+}
+
+/// What an operator decided about an open item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Decision {
+    /// Of an unknown outcome: notes of this value, in minor units, reached the customer.
+    DeliveredMinor(Minor),
+    /// Of a claim: it was paid to the customer.
+    ClaimPaid,
+    /// Of an item that needs an operator: closed with the books as they are.
+    Close,
+}
+
+/// `POST /v1/cashouts/ID/resolve`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveCashOut {
+    /// Who decided.
+    pub by: String,
+    /// What.
+    pub decision: Decision,
+    /// In their words, kept in the journal.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// Notes that were put into one cassette and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadedCassette {
+    /// Position in the machine, from 1.
+    pub position: u8,
+    /// Value of one note.
+    pub denomination_minor: Minor,
+    /// Notes inside now.
+    pub notes: u32,
+}
+
+/// `POST /v1/atms/ID/load`: the books of these cassettes start anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadCassettes {
+    /// Who counted.
+    pub by: String,
+    /// What was counted.
+    pub cassettes: Vec<LoadedCassette>,
+}
+
+/// One cassette's books since it was last counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CassetteView {
+    /// Position in the machine, from 1.
+    pub position: u8,
+    /// Value of one note.
+    pub denomination_minor: Minor,
+    /// Notes counted in.
+    pub loaded: u32,
+    /// Notes delivered to customers.
+    pub delivered: u32,
+    /// Notes in the reject tray.
+    pub rejected: u32,
+    /// Notes taken back.
+    pub retracted: u32,
+    /// Notes whose fate nobody could tell.
+    pub unaccounted: u32,
+    /// Notes that should be inside.
+    pub remaining: u32,
+    /// Those of them that are promised to a customer.
+    pub reserved: u32,
+}
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtmView {
+    /// Its id.
+    pub id: AtmId,
+    /// Its name for people.
+    pub name: String,
+    /// `starting`, `ready`, `busy`, `draining` or `out_of_service`.
+    pub state: String,
+    /// Why it serves nobody, when it does not.
+    pub reason: Option<String>,
+    /// Its notes.
+    pub cassettes: Vec<CassetteView>,
+    /// Its cash-outs that have not ended.
+    pub open: Vec<CashOutId>,
+}
+
+/// `GET /v1/atms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtmList {
+    /// In the order of the configuration.
+    pub atms: Vec<AtmView>,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A fixed word for programs, such as `atm_busy`.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+}
