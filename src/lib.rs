@@ -4,6 +4,7 @@
 //! settled, or cancelled when no cash came out. See ARCHITECTURE.md for the life of one cash-out.
 
 pub mod actors;
+pub mod api;
 pub mod cashout;
 pub mod cli;
 pub mod config;

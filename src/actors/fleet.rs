@@ -5,9 +5,9 @@
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
 use crate::cashout::{CancelBy, CashOut, Resolution};
-use crate::cashout::ledger::Cassette;
 use crate::ids::{AtmId, CashOutId};
 use crate::metrics::{AtmState, Metrics};
 use crate::money::Minor;
@@ -83,4 +83,103 @@ pub struct Readiness {
     pub atms_in_service: usize,
     /// All ATMs.
     pub atms: usize,
+}
+
+/// The fleet. See [`crate::app`] for how it is brought up.
+#[derive(Clone)]
+pub struct Fleet {
+    changes: broadcast::Sender<CashOut>,
+    metrics: Metrics,
+}
+
+fn unwired<T>() -> Result<T, FleetError> {
+    Err(FleetError::Unavailable("the actors are not wired".into()))
+}
+
+impl Fleet {
+    /// Promises notes of value `amount`. Answers once LND has the invoice, or the cash-out is on its way to
+    /// being canceled.
+    ///
+    /// # Errors
+    /// When no promise is made.
+    pub async fn start(&self, _atm: &AtmId, _amount: Minor) -> Result<CashOut, FleetError> {
+        unwired()
+    }
+
+    /// Cancels a cash-out whose dispense has not begun.
+    ///
+    /// # Errors
+    /// When it is too late, or unknown.
+    pub async fn cancel(&self, _id: CashOutId, _by: CancelBy) -> Result<CashOut, FleetError> {
+        unwired()
+    }
+
+    /// An operator decides about an open item.
+    ///
+    /// # Errors
+    /// When the decision does not fit the state.
+    pub async fn resolve(
+        &self,
+        _id: CashOutId,
+        _by: String,
+        _resolution: Resolution,
+        _note: String,
+    ) -> Result<CashOut, FleetError> {
+        unwired()
+    }
+
+    /// One cash-out, open or ended.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn cashout(&self, _id: CashOutId) -> Result<CashOut, FleetError> {
+        unwired()
+    }
+
+    /// At most `limit` cash-outs, the newest first, of one ATM or of all, older than `before`.
+    ///
+    /// # Errors
+    /// When the state can not be read.
+    pub async fn cashouts(
+        &self,
+        _atm: Option<AtmId>,
+        _before: Option<CashOutId>,
+        _limit: usize,
+    ) -> Result<Vec<CashOut>, FleetError> {
+        unwired()
+    }
+
+    /// Every change of every cash-out from now on. Lagging loses some: read the cash-out again then.
+    #[must_use]
+    pub fn follow(&self) -> broadcast::Receiver<CashOut> {
+        self.changes.subscribe()
+    }
+
+    /// All ATMs, in the order of the configuration.
+    pub async fn atms(&self) -> Vec<AtmStatus> {
+        Vec::new()
+    }
+
+    /// An operator's order to an ATM; journaled before it acts.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn order(&self, _atm: &AtmId, _by: String, _order: AtmOrder) -> Result<AtmStatus, FleetError> {
+        unwired()
+    }
+
+    /// Whether customers can be served.
+    pub async fn readiness(&self) -> Readiness {
+        Readiness {
+            journal: false,
+            lnd: Err("the actors are not wired".into()),
+            atms_in_service: 0,
+            atms: 0,
+        }
+    }
+
+    /// The answer to a scrape.
+    pub async fn metrics(&self) -> String {
+        self.metrics.render()
+    }
 }

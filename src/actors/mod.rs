@@ -5,6 +5,7 @@
 //! child can die and come back from the journal, and no effect starts for a state that is not durable.
 
 pub mod child;
+pub mod fleet;
 pub mod item;
 pub mod journal;
 
