@@ -1,6 +1,6 @@
 //! What goes over the HTTP API: its JSON, for the server, the command line and simulated customers alike.
 //!
-//! Plain types without behaviour; documented for other clients in docs/API.md. What must stay true: amounts are
+//! Plain types; documented for other clients in docs/API.md. What must stay true: amounts are
 //! integers in their smallest unit, times are Unix milliseconds, no preimage appears here.
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,14 @@ pub struct CashOutView {
     pub loss_minor: Minor,
     /// The payment was taken.
     pub settled: bool,
+}
+
+impl CashOutView {
+    /// Nothing more happens by itself: it has ended, or only an operator can go on. Its stream of events ends here.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        self.ended || matches!(self.state.as_str(), "claim_owed" | "needs_operator")
+    }
 }
 
 /// `GET /v1/cashouts`: the newest first.
@@ -179,6 +187,23 @@ pub struct AtmView {
 pub struct AtmList {
     /// In the order of the configuration.
     pub atms: Vec<AtmView>,
+}
+
+/// `GET /readyz`: whether customers can be served; status 503 when not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyView {
+    /// All of it: the journal, LND and at least one machine.
+    pub ready: bool,
+    /// The journal takes records.
+    pub journal: bool,
+    /// LND can add invoices.
+    pub lnd: bool,
+    /// Machines that are ready or busy.
+    pub atms_in_service: usize,
+    /// All machines.
+    pub atms: usize,
+    /// What is missing, in sentences; empty when nothing is.
+    pub reasons: Vec<String>,
 }
 
 /// The body of every answer that is not a success.

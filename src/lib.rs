@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod crash;
 pub mod hardware;
+pub mod http;
 pub mod ids;
 pub mod invoice;
 pub mod journal;

@@ -47,6 +47,33 @@ impl std::iter::Sum for Minor {
     }
 }
 
+/// A text that is not an amount of money.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BadAmount {
+    /// Not digits with at most two decimals.
+    #[error("`{0}` is not an amount with at most two decimals, such as \"20.00\"")]
+    NotDecimal(String),
+    /// Beyond the largest amount.
+    #[error("`{0}` is too large")]
+    TooLarge(String),
+}
+
+impl FromStr for Minor {
+    type Err = BadAmount;
+
+    /// Whole units or a decimal: `60` and `60.00` are 6000 minor units.
+    fn from_str(text: &str) -> Result<Self, BadAmount> {
+        let (units, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(units) || !digits(decimals) || decimals.len() > 2 {
+            return Err(BadAmount::NotDecimal(text.to_owned()));
+        }
+        let joined = format!("{units}{decimals:0<2}");
+        let minor = joined.parse().map_err(|_| BadAmount::TooLarge(text.to_owned()))?;
+        Ok(Self(minor))
+    }
+}
+
 impl fmt::Display for Minor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
@@ -224,6 +251,28 @@ mod tests {
         assert_eq!(Msat(1_000).share(Minor::ZERO, whole), Msat::ZERO);
         assert_eq!(Msat(1_000).share(Minor(4_001), whole), Msat(666));
         assert_eq!(Msat(1_000).share(whole, Minor::ZERO), Msat::ZERO);
+    }
+
+    #[test]
+    fn amounts_read_back_as_they_are_printed() {
+        for minor in [Minor::ZERO, Minor(7), Minor(6_000), Minor(u64::MAX)] {
+            assert_eq!(minor.to_string().parse(), Ok(minor));
+        }
+        assert_eq!("60".parse(), Ok(Minor(6_000)));
+        assert_eq!("1.5".parse(), Ok(Minor(150)));
+        for bad in [
+            "",
+            "1.",
+            ".5",
+            "-1",
+            "1e3",
+            "1.005",
+            "184467440737095516.16",
+            "1,50",
+            " 1",
+        ] {
+            assert!(bad.parse::<Minor>().is_err(), "{bad}");
+        }
     }
 
     #[test]

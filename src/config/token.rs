@@ -8,6 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -38,6 +39,24 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(redacted)")
+    }
+}
+
+/// A text that is too short for a token, or not printable ASCII without spaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("at least {SHORTEST} printable ASCII characters without spaces expected")]
+pub struct UnfitToken;
+
+impl FromStr for Token {
+    type Err = UnfitToken;
+
+    /// Spaces around it are not part of it.
+    fn from_str(text: &str) -> Result<Self, UnfitToken> {
+        let text = text.trim();
+        if text.len() < SHORTEST || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UnfitToken);
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -88,12 +107,9 @@ pub fn load_token(path: &Path) -> Result<Token, TokenError> {
         return Err(TokenError::Exposed { path, mode });
     }
     let mut text = fs::read_to_string(path).map_err(failed)?;
-    let token = Token(text.trim().to_owned());
+    let token = text.parse();
     text.zeroize();
-    if token.0.len() < SHORTEST || !token.0.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(TokenError::Unfit(path.to_owned()));
-    }
-    Ok(token)
+    token.map_err(|_: UnfitToken| TokenError::Unfit(path.to_owned()))
 }
 
 /// Written beside its place and then moved there: a crash leaves no half token behind.

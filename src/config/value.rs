@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::money::Minor;
+use crate::money::{BadAmount, Minor};
 
 fn wrong_type(expected: &str, value: &DeValue) -> String {
     format!("{expected} expected, found {}", value.type_str())
@@ -82,15 +82,8 @@ pub(super) fn duration(value: &DeValue) -> Result<Duration, String> {
 
 /// Hundredths in a decimal text with at most two decimals: `1.5` is 150.
 fn hundredths(text: &str) -> Result<u64, String> {
-    let (units, decimals) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(units) || !digits(decimals) || decimals.len() > 2 {
-        return Err(format!(
-            "`{text}` is not an amount with at most two decimals, such as \"20.00\""
-        ));
-    }
-    let joined = format!("{units}{decimals:0<2}");
-    joined.parse().map_err(|_| format!("`{text}` is too large"))
+    let amount: Minor = text.parse().map_err(|error: BadAmount| error.to_string())?;
+    Ok(amount.0)
 }
 
 /// A decimal text, or a whole number of units, in hundredths.

@@ -159,8 +159,10 @@ label! {
         CashOutCancel = "cashout_cancel",
         CashOutResolve = "cashout_resolve",
         AtmList = "atm_list",
+        AtmShow = "atm_show",
         AtmDrain = "atm_drain",
         AtmResume = "atm_resume",
+        AtmLoad = "atm_load",
         Unknown = "unknown",
     }
 }
