@@ -3,6 +3,7 @@
 mod check;
 mod emulate;
 mod journal;
+mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +21,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon until SIGTERM or SIGINT.
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Check a configuration: every mistake with its line and key.
     Check {
         /// The configuration file.
@@ -44,7 +51,7 @@ pub fn run() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(quietest(&cli.command))),
         )
         .with_writer(std::io::stderr)
         .init();
@@ -57,10 +64,22 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What is logged unless `RUST_LOG` says otherwise.
+fn quietest(command: &Command) -> &'static str {
+    match command {
+        Command::Run { .. } => "tellerd=info,warn",
+        _ => "warn",
+    }
+}
+
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    if let Command::Run { config } = &command {
+        return run::run(config);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the runtime can not be started")?;
     match command {
+        Command::Run { config } => run::run(&config),
         Command::Check { config } => check::run(&config),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
