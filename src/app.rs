@@ -24,7 +24,7 @@ use crate::hardware::device::{self, DeviceConfig};
 use crate::hardware::puloon;
 use crate::http;
 use crate::ids::AtmId;
-use crate::journal::{AppendError, OpenError, Options, WriterThread};
+use crate::journal::{AppendError, OpenError, Options, WrapFile, WriterThread};
 use crate::lnd::{EndpointError, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
@@ -110,15 +110,34 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         .transpose()?;
     let listener = listen(config.http.listen)?;
     let metrics = Metrics::new()?;
-    let (foundations, writer) = foundations(&config, opened, &metrics)?;
-    let shared = Arc::new(shared(&config, metrics.clone()));
+    let up = bring_up(&config, opened, &metrics, Options::default().wrap)?;
+    serve(&up.fleet, metrics, listener, token, up.supervisor_ended).await
+}
+
+/// The actors of a fleet, at work.
+pub struct Up {
+    /// The door to them.
+    pub fleet: Fleet,
+    /// Answers, with an error, when the supervisor is gone.
+    pub supervisor_ended: oneshot::Receiver<()>,
+    /// The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
+    _writer: WriterThread,
+}
+
+/// Starts the actors. `wrap` goes around each file of the journal; tests let it fail.
+///
+/// # Errors
+/// When the journal, LND's address or a thread can not be had.
+pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFile) -> Result<Up, AppError> {
+    let (foundations, writer) = foundations(config, opened, metrics, wrap)?;
+    let shared = Arc::new(shared(config, metrics.clone()));
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
-    let fleet = Fleet::new(Arc::clone(&shared));
-    serve(&fleet, metrics, listener, token, supervisor_ended).await?;
-    // The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
-    drop(writer);
-    Ok(())
+    Ok(Up {
+        fleet: Fleet::new(shared),
+        supervisor_ended,
+        _writer: writer,
+    })
 }
 
 fn greet(opened: &Opened) {
@@ -160,7 +179,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
     Ok(listener)
 }
 
-fn foundations(config: &Config, opened: Opened, metrics: &Metrics) -> Result<(Foundations, WriterThread), AppError> {
+fn foundations(
+    config: &Config,
+    opened: Opened,
+    metrics: &Metrics,
+    wrap: WrapFile,
+) -> Result<(Foundations, WriterThread), AppError> {
     let failed = |error| tracing::error!(%error, "the state store is left behind; the journal goes on");
     let (follower, _thread) = Follower::start(opened.store, failed).map_err(system("the store's thread"))?;
     let figures = metrics.clone();
@@ -171,7 +195,7 @@ fn foundations(config: &Config, opened: Opened, metrics: &Metrics) -> Result<(Fo
             let records = u32::try_from(batch.records).unwrap_or(u32::MAX);
             figures.journal_synced(records, batch.sync);
         }),
-        ..Options::default()
+        wrap,
     };
     let (appender, writer) = opened.journal.start(options, follower.sink())?;
     let node = Arc::new(LndClient::new(&config.lnd)?);

@@ -1,6 +1,8 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
 mod architecture;
+mod fleet;
+mod fleet_rig;
 mod hardware;
 mod hardware_transcripts;
 mod journal;
