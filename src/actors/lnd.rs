@@ -173,6 +173,19 @@ impl Shared {
         }
     }
 
+    /// Nothing can be asked of LND from now on: why.
+    pub(super) fn lnd_is_down(&self, why: &str) {
+        let news = self.status.send_if_modified(|status| {
+            let news = status.down.as_deref() != Some(why);
+            status.down = Some(why.to_owned());
+            news
+        });
+        if news {
+            tracing::warn!(%why, "LND can not be used");
+        }
+        self.metrics.set_lnd_connected(false);
+    }
+
     /// Returns once invoices can be looked up.
     pub async fn lnd_up(&self) {
         // The sender is in `self`, so the wait can not fail.
@@ -200,15 +213,7 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
             }
             Err(why) => why,
         };
-        let news = shared.status.send_if_modified(|status| {
-            let news = status.down.as_ref() != Some(&why);
-            status.down = Some(why.clone());
-            news
-        });
-        if news {
-            tracing::warn!(%why, "LND can not be used");
-        }
-        shared.metrics.set_lnd_connected(false);
+        shared.lnd_is_down(&why);
         let random = getrandom::u32().unwrap_or(u32::MAX);
         tokio::time::sleep(Backoff::CONNECT.delay(attempt, random)).await;
         attempt = attempt.saturating_add(1);
