@@ -47,8 +47,8 @@ pub enum AppError {
     /// The journal's writer.
     #[error(transparent)]
     Journal(#[from] OpenError),
-    /// The journal does not take records.
-    #[error("the journal does not take records: {0}")]
+    /// The journal takes no records any more, so no hold's deadline can be kept: a new start reads what is durable.
+    #[error("the journal takes no records: {0}")]
     Append(#[from] AppendError),
     /// The API's token.
     #[error(transparent)]
@@ -111,7 +111,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let listener = listen(config.http.listen)?;
     let metrics = Metrics::new()?;
     let up = bring_up(&config, opened, &metrics, Options::default().wrap)?;
-    serve(&up.fleet, metrics, listener, token, up.supervisor_ended).await
+    serve(up, metrics, listener, token).await
 }
 
 /// The actors of a fleet, at work.
@@ -233,6 +233,7 @@ fn shared(config: &Config, metrics: Metrics) -> Shared {
         clock: Arc::new(SystemClock),
         metrics,
         changes: broadcast::Sender::new(CHANGES),
+        journal_lost: watch::Sender::new(None),
         stopping: watch::Sender::new(false),
     }
 }
@@ -255,13 +256,8 @@ fn device(atm: &AtmConfig) -> DeviceConfig {
 }
 
 /// Serves until a signal, or until something that is needed ends.
-async fn serve(
-    fleet: &Fleet,
-    metrics: Metrics,
-    listener: TcpListener,
-    token: Option<Token>,
-    supervisor_ended: oneshot::Receiver<()>,
-) -> Result<(), AppError> {
+async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<Token>) -> Result<(), AppError> {
+    let fleet = &up.fleet;
     let address = listener.local_addr().map_err(system("the API's address"))?;
     if token.is_none() {
         tracing::warn!("http.token_file is not set: whoever reaches {address} may change things");
@@ -272,7 +268,8 @@ async fn serve(
     let handle = server.handle();
     tokio::select! {
         served = server => return served.map_err(system("the API")),
-        _ = supervisor_ended => return Err(AppError::SupervisorDied),
+        _ = up.supervisor_ended => return Err(AppError::SupervisorDied),
+        error = fleet.journal_lost() => return Err(error.into()),
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }

@@ -96,8 +96,7 @@ impl Supervisor {
         match id {
             ChildId::Journal => {
                 let Foundations { appender, follower, .. } = &self.foundations;
-                let (clock, metrics) = (Arc::clone(&shared.clock), shared.metrics.clone());
-                let actor = Journal::new(appender.clone(), follower.clone(), clock, metrics, guard);
+                let actor = Journal::new(appender.clone(), follower.clone(), Arc::clone(&shared), guard);
                 let addr = actor.start();
                 shared.journal.set(addr.clone());
                 Box::new(move || addr.connected())

@@ -177,7 +177,14 @@ impl Rig {
         }
         let disk = Arc::new(Disk::default());
         let config = config(dir.path(), address, &plan);
-        let opened = store::open(&config.data_dir).expect("data");
+        let opened = loop {
+            match store::open(&config.data_dir) {
+                Ok(opened) => break opened,
+                // Threads of the life before are about to end.
+                Err(error) if error.to_string().contains("another tellerd") => tokio::time::sleep(LOOK).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
         let on = Arc::clone(&disk);
         let wrap = Arc::new(move |file| -> Box<dyn SegmentFile> { Box::new(DiskFile(file, Arc::clone(&on))) });
         let up = app::bring_up(&config, opened, &Metrics::new().expect("metrics"), wrap).expect("actors");

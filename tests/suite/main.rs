@@ -2,6 +2,8 @@
 
 mod architecture;
 mod fleet;
+mod fleet_journal;
+mod fleet_panics;
 mod fleet_rig;
 mod hardware;
 mod hardware_transcripts;
