@@ -3,6 +3,7 @@
 mod architecture;
 mod fleet;
 mod fleet_journal;
+mod fleet_lnd;
 mod fleet_panics;
 mod fleet_rig;
 mod hardware;
