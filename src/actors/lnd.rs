@@ -248,8 +248,12 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     Ok(blocks)
 }
 
+/// In words that tell an operator where to look.
 fn text(error: LnError) -> String {
-    error.to_string()
+    match error.kind {
+        LnErrorKind::Denied => format!("LND's macaroon can not be used: {error}"),
+        _ => error.to_string(),
+    }
 }
 
 /// The journal belongs to one node; the first one reached is it.

@@ -64,13 +64,6 @@ impl Plan {
             ..Self::default()
         }
     }
-
-    pub fn two() -> Self {
-        Self {
-            machines: vec![("left", machine()), ("right", machine())],
-            ..Self::default()
-        }
-    }
 }
 
 /// A loaded dispenser with quick motors.
@@ -130,13 +123,13 @@ impl SegmentFile for DiskFile {
 /// A running fleet.
 pub struct Rig {
     pub fleet: Fleet,
-    pub up: Mutex<Option<app::Up>>,
+    _up: app::Up,
     pub lnd: SimHandle,
     pub disk: Arc<Disk>,
     pub dispensers: BTreeMap<&'static str, EmulatorHandle>,
     /// Serves the node, if it is not served yet.
     lnd_later: Mutex<Option<Box<dyn FnOnce()>>>,
-    pub dir: Arc<tempfile::TempDir>,
+    _dir: Arc<tempfile::TempDir>,
 }
 
 /// Runs a test on a fleet, then the audit.
@@ -190,12 +183,12 @@ impl Rig {
         let up = app::bring_up(&config, opened, &Metrics::new().expect("metrics"), wrap).expect("actors");
         Self {
             fleet: up.fleet.clone(),
-            up: Mutex::new(Some(up)),
+            _up: up,
             lnd,
             disk,
             dispensers,
             lnd_later: Mutex::new(lnd_later),
-            dir,
+            _dir: dir,
         }
     }
 
