@@ -141,9 +141,12 @@ impl<T: Send + 'static> Handler<Load<T>> for Journal {
     }
 }
 
+/// What an ATM's actor left behind.
+pub type LeftBehind = (AtmBook, Vec<(CashOut, Option<Invoice>)>);
+
 /// What an ATM's actor left behind: its notes, and its open cash-outs with their invoices.
 #[must_use]
-pub fn load_atm(atm: AtmId) -> Load<(AtmBook, Vec<(CashOut, Option<Invoice>)>)> {
+pub fn load_atm(atm: AtmId) -> Load<LeftBehind> {
     Load(Box::new(move |folded, view| {
         let book = folded.atms.get(&atm).cloned().unwrap_or_default();
         let open = folded.cashouts.values().filter(|c| c.quote.atm == atm);

@@ -26,7 +26,7 @@ use super::drive::{Carrier, Flights, Work, drive, write};
 use super::hardware::Health;
 use super::invoice::InvoiceSeen;
 use super::item::Item;
-use super::journal::{Journal, JournalError, load_atm};
+use super::journal::{Journal, JournalError, LeftBehind, load_atm};
 use super::lnd::LndStatus;
 use super::shared::{Seat, Shared};
 use crate::cashout::ledger::Cassette;
@@ -176,10 +176,7 @@ impl Atm {
 }
 
 /// The machine's books and open cash-outs. Cassettes that the journal does not know begin as configured.
-async fn load(
-    seat: Arc<Seat>,
-    journal: Post<Journal>,
-) -> Result<(AtmBook, Vec<(CashOut, Option<Invoice>)>), JournalError> {
+async fn load(seat: Arc<Seat>, journal: Post<Journal>) -> Result<LeftBehind, JournalError> {
     let id = &seat.config.id;
     let asked = journal
         .get()
