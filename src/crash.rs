@@ -5,9 +5,9 @@
 
 /// A place where the test may end the process. Costs nothing in a release build.
 #[inline]
-pub fn point(name: &str) {
+pub fn point(name: impl std::fmt::Display) {
     #[cfg(debug_assertions)]
-    armed::pass(name);
+    armed::pass(&name);
     #[cfg(not(debug_assertions))]
     let _ = name;
 }
@@ -23,7 +23,7 @@ mod armed {
         LazyLock::new(|| std::env::var("TELLERD_CRASH_AT").ok().and_then(|n| n.parse().ok()));
     static LOG: LazyLock<Option<std::ffi::OsString>> = LazyLock::new(|| std::env::var_os("TELLERD_CRASH_LOG"));
 
-    pub(super) fn pass(name: &str) {
+    pub(super) fn pass(name: &dyn std::fmt::Display) {
         if AT.is_none() && LOG.is_none() {
             return;
         }

@@ -5,6 +5,7 @@
 
 pub mod actors;
 pub mod api;
+pub mod app;
 pub mod cashout;
 pub mod cli;
 pub mod config;

@@ -4,11 +4,14 @@
 //! the parent holds a factory, and each child holds a [`DownGuard`] that fires while it unwinds.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Message, Recipient};
 
+use crate::ids::{AtmId, PaymentHash};
+use crate::metrics::ActorKind;
 use crate::time::UnixMs;
 
 /// Which child of the supervisor.
@@ -18,10 +21,38 @@ pub enum ChildId {
     Journal,
     /// The LND actor.
     Lnd,
+    /// The actor of an ATM's dispenser.
+    Hardware(AtmId),
     /// The actor of an ATM.
-    Atm(crate::ids::AtmId),
+    Atm(AtmId),
     /// The actor of a pending invoice.
-    Invoice(crate::ids::PaymentHash),
+    Invoice(PaymentHash),
+}
+
+impl ChildId {
+    /// Its kind, for metrics.
+    #[must_use]
+    pub fn kind(&self) -> ActorKind {
+        match self {
+            Self::Journal => ActorKind::Journal,
+            Self::Lnd => ActorKind::Lnd,
+            Self::Hardware(_) => ActorKind::Hardware,
+            Self::Atm(_) => ActorKind::Atm,
+            Self::Invoice(_) => ActorKind::Invoice,
+        }
+    }
+}
+
+impl fmt::Display for ChildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal => f.write_str("journal"),
+            Self::Lnd => f.write_str("lnd"),
+            Self::Hardware(atm) => write!(f, "dispenser of {atm}"),
+            Self::Atm(atm) => write!(f, "atm {atm}"),
+            Self::Invoice(hash) => write!(f, "invoice {hash}"),
+        }
+    }
 }
 
 /// A child is gone, by panic or by its own stop.
@@ -32,7 +63,34 @@ pub struct ChildDown {
     pub child: ChildId,
     /// Which life of it.
     pub generation: u64,
+    /// It had nothing left to do, and is not to come back.
+    pub retired: bool,
 }
+
+/// Makes an actor panic: tests show with it that the rest goes on. Not in release builds.
+#[cfg(debug_assertions)]
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Panic;
+
+/// An actor that panics when told to.
+#[cfg(debug_assertions)]
+macro_rules! can_panic {
+    ($actor:ty) => {
+        impl actix::Handler<$crate::actors::child::Panic> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, _: $crate::actors::child::Panic, _: &mut Self::Context) {
+                panic!("a panic was ordered")
+            }
+        }
+    };
+}
+#[cfg(not(debug_assertions))]
+macro_rules! can_panic {
+    ($actor:ty) => {};
+}
+pub(super) use can_panic;
 
 /// Held by a child; tells the parent when it is dropped. The notice may be lost when the parent's mailbox is
 /// full, so the parent also looks at [`Addr::connected`] from time to time.
@@ -47,9 +105,18 @@ impl DownGuard {
     #[must_use]
     pub fn new(child: ChildId, generation: u64, parent: Recipient<ChildDown>) -> Self {
         Self {
-            notice: ChildDown { child, generation },
+            notice: ChildDown {
+                child,
+                generation,
+                retired: false,
+            },
             parent,
         }
+    }
+
+    /// The child ends because it has nothing left to do.
+    pub fn retire(&mut self) {
+        self.notice.retired = true;
     }
 }
 

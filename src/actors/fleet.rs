@@ -2,16 +2,31 @@
 //!
 //! Cheap to clone and sent between threads. What must stay true: an answer of `Ok` to a change means durable.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Handler, Message};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+use super::atm::Atm;
+use super::atm::orders::{Bring, Operate, Start};
+use super::atm::standing::Status;
+use super::gauges;
+use super::journal::Load;
+use super::shared::{Seat, Shared};
+use super::supervisor::Forgive;
 use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
-use crate::cashout::{CancelBy, CashOut, Resolution};
+use crate::cashout::{CancelBy, CashOut, Event, Phase, Resolution};
 use crate::ids::{AtmId, CashOutId};
-use crate::metrics::{AtmState, Metrics};
+use crate::metrics::AtmState;
 use crate::money::Minor;
-use crate::store::AtmBook;
+use crate::store::{AtmBook, Folded, StoreError, View};
+
+/// How long a customer waits for an invoice before looking for it.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// Why the fleet does not do what it is asked.
 #[derive(Debug, Clone, Error)]
@@ -85,33 +100,38 @@ pub struct Readiness {
     pub atms: usize,
 }
 
-/// The fleet. See [`crate::app`] for how it is brought up.
+/// The fleet. See `app.rs` for how it is brought up.
 #[derive(Clone)]
 pub struct Fleet {
-    changes: broadcast::Sender<CashOut>,
-    metrics: Metrics,
-}
-
-fn unwired<T>() -> Result<T, FleetError> {
-    Err(FleetError::Unavailable("the actors are not wired".into()))
+    shared: Arc<Shared>,
 }
 
 impl Fleet {
+    /// The door to the actors that share `shared`.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
     /// Promises notes of value `amount`. Answers once LND has the invoice, or the cash-out is on its way to
-    /// being canceled.
+    /// being canceled; after 30 s in any case.
     ///
     /// # Errors
     /// When no promise is made.
-    pub async fn start(&self, _atm: &AtmId, _amount: Minor) -> Result<CashOut, FleetError> {
-        unwired()
+    pub async fn start(&self, atm: &AtmId, amount: Minor) -> Result<CashOut, FleetError> {
+        let promised = send(self.seat(atm)?, Start(amount)).await??;
+        match tokio::time::timeout(OPENING, promised.opened).await {
+            Ok(Ok(cashout)) => Ok(cashout),
+            _ => self.cashout(promised.id).await,
+        }
     }
 
     /// Cancels a cash-out whose dispense has not begun.
     ///
     /// # Errors
     /// When it is too late, or unknown.
-    pub async fn cancel(&self, _id: CashOutId, _by: CancelBy) -> Result<CashOut, FleetError> {
-        unwired()
+    pub async fn cancel(&self, id: CashOutId, by: CancelBy) -> Result<CashOut, FleetError> {
+        self.bring(id, Event::CancelRequested { by }).await
     }
 
     /// An operator decides about an open item.
@@ -120,20 +140,35 @@ impl Fleet {
     /// When the decision does not fit the state.
     pub async fn resolve(
         &self,
-        _id: CashOutId,
-        _by: String,
-        _resolution: Resolution,
-        _note: String,
+        id: CashOutId,
+        by: String,
+        resolution: Resolution,
+        note: String,
     ) -> Result<CashOut, FleetError> {
-        unwired()
+        self.bring(id, Event::OperatorResolved { by, resolution, note }).await
+    }
+
+    async fn bring(&self, id: CashOutId, event: Event) -> Result<CashOut, FleetError> {
+        let known = self.cashout(id).await?;
+        if known.is_final() {
+            return Err(FleetError::Refused(format!(
+                "cash-out {id} has ended: it is {}",
+                known.phase.name()
+            )));
+        }
+        send(self.seat(&known.quote.atm)?, Bring { id, event }).await?
     }
 
     /// One cash-out, open or ended.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn cashout(&self, _id: CashOutId) -> Result<CashOut, FleetError> {
-        unwired()
+    pub async fn cashout(&self, id: CashOutId) -> Result<CashOut, FleetError> {
+        let found = self.ask(move |folded, view| match folded.cashouts.get(&id) {
+            Some(open) => Ok(Some(open.clone())),
+            None => view.cashout(id),
+        });
+        found.await?.ok_or(FleetError::NoSuchCashOut(id))
     }
 
     /// At most `limit` cash-outs, the newest first, of one ATM or of all, older than `before`.
@@ -142,44 +177,155 @@ impl Fleet {
     /// When the state can not be read.
     pub async fn cashouts(
         &self,
-        _atm: Option<AtmId>,
-        _before: Option<CashOutId>,
-        _limit: usize,
+        atm: Option<AtmId>,
+        before: Option<CashOutId>,
+        limit: usize,
     ) -> Result<Vec<CashOut>, FleetError> {
-        unwired()
+        self.ask(move |_, view| view.cashouts(atm.as_ref(), before, limit))
+            .await
     }
 
     /// Every change of every cash-out from now on. Lagging loses some: read the cash-out again then.
     #[must_use]
     pub fn follow(&self) -> broadcast::Receiver<CashOut> {
-        self.changes.subscribe()
+        self.shared.changes.subscribe()
     }
 
-    /// All ATMs, in the order of the configuration.
+    /// All ATMs, by id.
     pub async fn atms(&self) -> Vec<AtmStatus> {
-        Vec::new()
+        let asked = self.shared.seats.values().map(|seat| status(seat));
+        futures_util::future::join_all(asked).await
+    }
+
+    /// One ATM.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub async fn atm(&self, atm: &AtmId) -> Result<AtmStatus, FleetError> {
+        Ok(status(self.seat(atm)?).await)
     }
 
     /// An operator's order to an ATM; journaled before it acts.
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn order(&self, _atm: &AtmId, _by: String, _order: AtmOrder) -> Result<AtmStatus, FleetError> {
-        unwired()
+    pub async fn order(&self, atm: &AtmId, by: String, order: AtmOrder) -> Result<AtmStatus, FleetError> {
+        let seat = self.seat(atm)?;
+        if order == AtmOrder::Resume
+            && let Some(supervisor) = self.shared.supervisor.get()
+        {
+            // An actor that is down because it died too often can not take the order itself.
+            let _ = supervisor.send(Forgive(atm.clone())).await;
+        }
+        send(seat, Operate { by, order }).await?
     }
 
     /// Whether customers can be served.
     pub async fn readiness(&self) -> Readiness {
+        let lnd = self.shared.status.borrow().can_add();
+        let journal = self.ask(|_, _| Ok(())).await.is_ok();
+        let atms = self.atms().await;
+        let in_service = atms
+            .iter()
+            .filter(|atm| matches!(atm.state, AtmState::Ready | AtmState::Busy));
         Readiness {
-            journal: false,
-            lnd: Err("the actors are not wired".into()),
-            atms_in_service: 0,
-            atms: 0,
+            journal,
+            lnd,
+            atms_in_service: in_service.count(),
+            atms: atms.len(),
         }
     }
 
-    /// The answer to a scrape.
+    /// The answer to a scrape. Gauges are read off the journal's fold first.
     pub async fn metrics(&self) -> String {
-        self.metrics.render()
+        let metrics = self.shared.metrics.clone();
+        for atm in self.atms().await {
+            metrics.set_atm_state(&atm.id, atm.state);
+        }
+        let height = self.shared.status.borrow().height;
+        let (height, gauges) = ((height > 0).then_some(height), metrics.clone());
+        let set = self.ask(move |folded, _| {
+            gauges::set(&gauges, folded, height);
+            Ok(())
+        });
+        if let Err(error) = set.await {
+            tracing::error!(%error, "the gauges are old");
+        }
+        metrics.render()
+    }
+
+    /// No new customers and no new dispenses from now on; answers when no dispense is under way.
+    pub async fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+        let mut changes = self.follow();
+        loop {
+            let atms = self.atms().await;
+            let mut open = atms.iter().flat_map(|atm| &atm.open);
+            if !open.any(|cashout| matches!(cashout.phase, Phase::Dispensing { .. })) {
+                return;
+            }
+            // The end of a dispense is a change; a lag means that there were some.
+            let _ = changes.recv().await;
+        }
+    }
+
+    fn seat(&self, atm: &AtmId) -> Result<&Seat, FleetError> {
+        let seat = self.shared.seats.get(atm);
+        seat.map(AsRef::as_ref)
+            .ok_or_else(|| FleetError::NoSuchAtm(atm.clone()))
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Folded, &View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, FleetError> {
+        let unavailable = |why: String| FleetError::Unavailable(why);
+        let journal = self.shared.journal.get();
+        let journal = journal.ok_or_else(|| unavailable("the journal actor is being restarted".into()))?;
+        let answer = journal.send(Load(Box::new(question))).await;
+        answer
+            .map_err(|error| unavailable(error.to_string()))?
+            .map_err(|error| unavailable(error.to_string()))
+    }
+
+    /// Makes an actor panic, for tests.
+    #[cfg(debug_assertions)]
+    pub async fn make_panic(&self, child: super::child::ChildId) {
+        if let Some(supervisor) = self.shared.supervisor.get() {
+            let _ = supervisor.send(super::supervisor::MakePanic(child)).await;
+        }
+    }
+}
+
+async fn send<M>(seat: &Seat, message: M) -> Result<M::Result, FleetError>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+    Atm: Handler<M>,
+    <Atm as Actor>::Context: ToEnvelope<Atm, M>,
+{
+    let atm = seat.config.id.clone();
+    let Some(actor) = seat.atm.get() else {
+        let reason = seat
+            .suspended()
+            .unwrap_or_else(|| "its actor is being restarted".into());
+        return Err(FleetError::NotInService { atm, reason });
+    };
+    let died = |_| FleetError::Unavailable(format!("the actor of {atm} ended over it"));
+    actor.send(message).await.map_err(died)
+}
+
+/// What is known of a machine, also while its actor is down.
+async fn status(seat: &Seat) -> AtmStatus {
+    match send(seat, Status).await {
+        Ok(status) => status,
+        Err(error) => AtmStatus {
+            id: seat.config.id.clone(),
+            name: seat.config.name.clone(),
+            state: AtmState::OutOfService,
+            reason: Some(error.to_string()),
+            book: AtmBook::default(),
+            open: Vec::new(),
+        },
     }
 }

@@ -18,7 +18,7 @@ pub trait Machine: Clone {
     /// What can happen.
     type Event: Clone;
     /// What has to be done.
-    type Effect: Copy + Eq + Hash + 'static;
+    type Effect: Copy + Eq + Hash + std::fmt::Debug + 'static;
     /// Why an event is refused.
     type Refusal: Display;
 
@@ -189,8 +189,8 @@ impl<M: Machine> Item<M> {
     }
 
     /// The event being appended is durable: its state is the item's state now. Effects that the new state
-    /// does not ask for any more are forgotten; returns the state before.
-    pub fn adopt(&mut self) -> Option<M> {
+    /// does not ask for any more are forgotten; returns the state before, and the event.
+    pub fn adopt(&mut self) -> Option<(M, M::Event)> {
         let (next, mut offer) = self.appending.take()?;
         let before = std::mem::replace(&mut self.state, next);
         let wanted = self.state.effects();
@@ -198,7 +198,7 @@ impl<M: Machine> Item<M> {
         if let Some(then) = offer.then.take() {
             then(Ok(self.state.clone()));
         }
-        Some(before)
+        Some((before, offer.event))
     }
 
     /// The event being appended is definitely not in the journal: it is first in the queue again.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use thiserror::Error;
 
-use super::child::DownGuard;
+use super::child::{DownGuard, can_panic};
 use crate::cashout::CashOut;
 use crate::ids::{AtmId, PaymentHash};
 use crate::invoice::Invoice;
@@ -25,6 +25,9 @@ pub enum JournalError {
     /// Definitely not in the journal: the same append may be tried again.
     #[error("{0}")]
     NotWritten(AppendError),
+    /// The actor is down and was not asked.
+    #[error("the journal actor is being restarted")]
+    Down,
     /// Nothing is known: whoever asked has to load its state anew.
     #[error("{0}")]
     Unknown(String),
@@ -79,6 +82,8 @@ impl Journal {
         }
     }
 }
+
+can_panic!(Journal);
 
 impl Actor for Journal {
     type Context = Context<Self>;
@@ -136,18 +141,24 @@ impl<T: Send + 'static> Handler<Load<T>> for Journal {
     }
 }
 
-/// What an ATM's actor left behind: its notes and its open cash-outs.
+/// What an ATM's actor left behind.
+pub type LeftBehind = (AtmBook, Vec<(CashOut, Option<Invoice>)>);
+
+/// What an ATM's actor left behind: its notes, and its open cash-outs with their invoices.
 #[must_use]
-pub fn load_atm(atm: AtmId) -> Load<(AtmBook, Vec<CashOut>)> {
-    Load(Box::new(move |folded, _| {
+pub fn load_atm(atm: AtmId) -> Load<LeftBehind> {
+    Load(Box::new(move |folded, view| {
         let book = folded.atms.get(&atm).cloned().unwrap_or_default();
-        let open = folded
-            .cashouts
-            .values()
-            .filter(|c| c.quote.atm == atm)
-            .cloned()
-            .collect();
-        Ok((book, open))
+        let open = folded.cashouts.values().filter(|c| c.quote.atm == atm);
+        let with_invoice = |cashout: &CashOut| {
+            let hash = cashout.quote.hash;
+            let invoice = match folded.invoices.get(&hash) {
+                Some(open) => Some(open.clone()),
+                None => view.invoice(hash)?,
+            };
+            Ok((cashout.clone(), invoice))
+        };
+        Ok((book, open.map(with_invoice).collect::<Result<_, StoreError>>()?))
     }))
 }
 

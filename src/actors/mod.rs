@@ -4,10 +4,19 @@
 //! facts/crates.md); what blocks has a thread of its own. What must stay true: every send is checked, every
 //! child can die and come back from the journal, and no effect starts for a state that is not durable.
 
+pub mod atm;
 pub mod child;
+pub mod drive;
 pub mod fleet;
+pub mod gauges;
+pub mod hardware;
+pub mod invoice;
+mod invoice_work;
 pub mod item;
 pub mod journal;
+pub mod lnd;
+pub mod shared;
+pub mod supervisor;
 
 /// Messages that may wait for an actor. actix's own default of 16 refuses bursts.
 pub const MAILBOX: usize = 1024;

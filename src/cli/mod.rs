@@ -10,6 +10,7 @@ mod follow;
 mod items;
 mod journal;
 mod qr;
+mod run;
 mod show;
 mod sse;
 
@@ -29,6 +30,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon until SIGTERM or SIGINT.
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Check a configuration: every mistake with its line and key.
     Check {
         /// The configuration file.
@@ -62,8 +69,9 @@ pub fn run() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(quietest(&cli.command))),
         )
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
     match dispatch(cli.command) {
@@ -75,10 +83,22 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What is logged unless `RUST_LOG` says otherwise.
+fn quietest(command: &Command) -> &'static str {
+    match command {
+        Command::Run { .. } => "tellerd=info,warn",
+        _ => "warn",
+    }
+}
+
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    if let Command::Run { config } = &command {
+        return run::run(config);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the runtime can not be started")?;
     match command {
+        Command::Run { config } => run::run(&config),
         Command::Check { config } => check::run(&config),
         Command::Cashout(args) => runtime.block_on(cashout::run(args)),
         Command::List(args) => runtime.block_on(items::list(args)),

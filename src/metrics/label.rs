@@ -138,6 +138,7 @@ label! {
     ActorKind {
         Supervisor = "supervisor",
         Atm = "atm",
+        Hardware = "hardware",
         Invoice = "invoice",
         Lnd = "lnd",
         Nostr = "nostr",

@@ -1,0 +1,126 @@
+//! Whether a machine is in service, and the care for a dispenser that reports a fault.
+//!
+//! What must stay true: a reset is ordered only while no outcome is open, because it overwrites evidence; once for
+//! each fault, and again when an operator resumes the machine.
+
+use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
+
+use super::super::fleet::AtmStatus;
+use super::super::hardware::{Health, Reset};
+use super::Atm;
+use crate::cashout::{CashOut, Phase};
+use crate::hardware::DeviceStatus;
+use crate::metrics::AtmState;
+
+/// What a machine is doing.
+#[derive(Debug, Message)]
+#[rtype(result = "AtmStatus")]
+pub struct Status;
+
+impl Handler<Status> for Atm {
+    type Result = MessageResult<Status>;
+
+    fn handle(&mut self, _: Status, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.status())
+    }
+}
+
+impl Atm {
+    pub(super) fn status(&self) -> AtmStatus {
+        let (state, reason) = self.standing();
+        AtmStatus {
+            id: self.seat.config.id.clone(),
+            name: self.seat.config.name.clone(),
+            state,
+            reason,
+            book: self.book.clone(),
+            open: self.items.values().map(|item| item.state().clone()).collect(),
+        }
+    }
+
+    pub(super) fn serving(&self) -> Option<&CashOut> {
+        self.items
+            .values()
+            .map(super::Item::state)
+            .find(|cashout| cashout.occupies_atm())
+    }
+
+    /// What keeps the machine from serving the next customer, the gravest first.
+    pub(super) fn standing(&self) -> (AtmState, Option<String>) {
+        if let Some(reason) = self.seat.suspended().or_else(|| self.journal_trouble.clone()) {
+            return (AtmState::OutOfService, Some(reason));
+        }
+        if !self.loaded {
+            return (AtmState::Starting, Some("its books are being read".into()));
+        }
+        if let Some(cashout) = self.serving() {
+            return match cashout.phase {
+                Phase::OutcomeUnknown { .. } => (AtmState::OutOfService, Some(unknown(cashout))),
+                _ => (AtmState::Busy, None),
+            };
+        }
+        if self.promising {
+            return (AtmState::Busy, None);
+        }
+        match &*self.seat.health.borrow() {
+            Health::Starting => return (AtmState::Starting, Some("its dispenser was not reached yet".into())),
+            Health::Trouble(why) => return (AtmState::OutOfService, Some(why.clone())),
+            Health::Answers(status) => {
+                if let Some(complaint) = complaint(status) {
+                    return (AtmState::OutOfService, Some(complaint));
+                }
+            }
+        }
+        if self.book.drained {
+            return (AtmState::Draining, Some("an operator took it out of service".into()));
+        }
+        if *self.shared.stopping.borrow() {
+            return (AtmState::OutOfService, Some("tellerd is stopping".into()));
+        }
+        match self.shared.status.borrow().can_add() {
+            Ok(()) => (AtmState::Ready, None),
+            Err(why) => (AtmState::OutOfService, Some(why)),
+        }
+    }
+
+    /// Answers a device's fault with a reset, when nothing can be lost by it.
+    pub(super) fn care(&mut self, ctx: &mut Context<Self>) {
+        let faulty = match &*self.seat.health.borrow() {
+            Health::Answers(status) => complaint(status),
+            _ => return,
+        };
+        let Some(complaint) = faulty else {
+            self.reset_tried = false;
+            return;
+        };
+        if self.reset_tried || self.serving().is_some() || self.promising {
+            return;
+        }
+        let Some(hardware) = self.seat.hardware.get() else {
+            return;
+        };
+        self.reset_tried = true;
+        tracing::warn!(atm = %self.seat.config.id, complaint, "the dispenser is reset");
+        let reset = async move { hardware.send(Reset).await };
+        ctx.spawn(reset.into_actor(self).map(|reset, this, _| match reset {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(atm = %this.seat.config.id, %error, "the reset failed"),
+            Err(error) => tracing::error!(atm = %this.seat.config.id, %error, "the reset failed"),
+        }));
+    }
+}
+
+fn unknown(cashout: &CashOut) -> String {
+    format!("it is not known whether the notes of cash-out {} came out", cashout.id)
+}
+
+fn complaint(status: &DeviceStatus) -> Option<String> {
+    match &status.fault {
+        Some(fault) => Some(format!(
+            "its dispenser reports error 0x{:02X}: {}",
+            fault.code, fault.text
+        )),
+        None if !status.path_clear => Some("a note is on its dispenser's path".into()),
+        None => None,
+    }
+}

@@ -1,0 +1,73 @@
+//! The gauges that are read off the folded state at each scrape: always what the journal says, never a count kept
+//! on the side.
+//!
+//! Called by the fleet's door. Its cost follows the open items.
+
+use crate::cashout::{CashOut, Phase};
+use crate::hardware::DispenseOrder;
+use crate::ids::AtmId;
+use crate::metrics::{Exposure, Metrics};
+use crate::money::Minor;
+use crate::store::Folded;
+
+/// Sets every gauge that follows from `folded`; `height` is LND's, when it is known.
+pub(super) fn set(metrics: &Metrics, folded: &Folded, height: Option<u32>) {
+    metrics.set_invoices_pending(folded.invoices.values().map(|invoice| &invoice.phase));
+    metrics.set_cashouts_open(folded.cashouts.values().map(|cashout| &cashout.phase));
+    metrics.set_exposure(&exposure(folded, height));
+    let owed = folded.cashouts.values().filter(|c| matches!(c.phase, Phase::ClaimOwed));
+    metrics.set_claims_owed(owed.map(|c| c.books.claim).sum());
+    let notes = folded
+        .atms
+        .values()
+        .fold(0_u64, |sum, book| sum.saturating_add(book.notes.drift()));
+    let open = folded
+        .cashouts
+        .values()
+        .fold(0_u64, |sum, c| sum.saturating_add(c.drift()));
+    metrics.set_conservation_drift(notes, Minor(folded.totals.drift.saturating_add(open)));
+    for (atm, book) in &folded.atms {
+        for cassette in &book.notes.cassettes {
+            metrics.set_cassette(atm, cassette, reserved(folded, atm, cassette.position));
+        }
+    }
+}
+
+fn exposure(folded: &Folded, height: Option<u32>) -> Exposure {
+    let mut exposure = Exposure::default();
+    for invoice in folded.invoices.values() {
+        let Some(hold) = invoice.hold() else { continue };
+        exposure.held_sats = exposure.held_sats.saturating_add(hold.paid.sat_floor());
+        if let Some(height) = height {
+            let left = hold.blocks_left(invoice.spec.hold_expiry_delta, height);
+            let lowest = exposure.lowest_blocks_left.map_or(left, |lowest| lowest.min(left));
+            exposure.lowest_blocks_left = Some(lowest);
+        }
+        let oldest = exposure.oldest_hold.map_or(hold.since, |oldest| oldest.min(hold.since));
+        exposure.oldest_hold = Some(oldest);
+    }
+    let unsettled = folded.cashouts.values().filter(|c| matches!(c.phase, Phase::Settling));
+    exposure.dispensed_unsettled_sats =
+        unsettled.fold(0, |sum, c: &CashOut| sum.saturating_add(c.quote.price.sat_floor()));
+    exposure
+}
+
+/// Notes of one cassette that open cash-outs keep.
+fn reserved(folded: &Folded, atm: &AtmId, position: u8) -> u32 {
+    let orders = folded
+        .cashouts
+        .values()
+        .filter(|c| c.quote.atm == *atm)
+        .filter_map(CashOut::reserved);
+    orders.fold(0, |sum, order| sum.saturating_add(of_position(order, position)))
+}
+
+/// Notes of an order from one cassette.
+fn of_position(order: &DispenseOrder, position: u8) -> u32 {
+    let notes = order
+        .cassettes
+        .iter()
+        .filter(|c| c.position == position)
+        .map(|c| c.notes);
+    notes.fold(0, u32::saturating_add)
+}

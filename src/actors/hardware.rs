@@ -1,0 +1,254 @@
+//! The actor of one dispenser: owns its port and its driver, and runs one command at a time.
+//!
+//! Called by the ATM's actor. It opens the port, again and again when it has to, and publishes how the device
+//! fares as [`Health`]. What must stay true: nothing but what the ATM orders moves notes; a driver whose link is in
+//! doubt is thrown away, never asked again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, ContextFutureSpawner, Handler, Message, WrapFuture,
+};
+
+use super::child::{DownGuard, can_panic};
+use super::shared::Seat;
+use crate::hardware::device::open;
+use crate::hardware::{
+    DeviceError, DeviceStatus, DispenseIntent, DispenseOrder, DispenseReport, Dispenser, Marker, Outcome, Recovery,
+};
+use crate::lnd::backoff::Backoff;
+
+/// How often an idle device is asked how it fares.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// How a dispenser fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Not reached yet.
+    Starting,
+    /// It answers.
+    Answers(DeviceStatus),
+    /// It can not be used: why.
+    Trouble(String),
+}
+
+/// The actor of one dispenser.
+pub struct Hardware {
+    seat: Arc<Seat>,
+    driver: Option<Box<dyn Dispenser>>,
+    failures: u32,
+    _guard: DownGuard,
+}
+
+impl Hardware {
+    /// One life of it.
+    #[must_use]
+    pub fn new(seat: Arc<Seat>, guard: DownGuard) -> Self {
+        Self {
+            seat,
+            driver: None,
+            failures: 0,
+            _guard: guard,
+        }
+    }
+
+    /// Opens the port. The mailbox waits meanwhile.
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        let device = self.seat.device.clone();
+        let opened = async move {
+            let mut driver = open(&device).await?;
+            let status = driver.initialise().await?;
+            Ok((driver, status))
+        };
+        let opened = opened
+            .into_actor(self)
+            .map(|opened: Result<_, DeviceError>, this, ctx| match opened {
+                Ok((driver, status)) => {
+                    this.driver = Some(driver);
+                    this.failures = 0;
+                    this.publish(Health::Answers(status));
+                }
+                Err(error) => this.give_up(&error.to_string(), ctx),
+            });
+        opened.wait(ctx);
+    }
+
+    /// Throws the driver away and opens the port anew after a while.
+    fn give_up(&mut self, why: &str, ctx: &mut Context<Self>) {
+        self.driver = None;
+        self.publish(Health::Trouble(why.to_owned()));
+        let random = getrandom::u32().unwrap_or(u32::MAX);
+        ctx.run_later(Backoff::CONNECT.delay(self.failures, random), Self::open);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn publish(&self, health: Health) {
+        self.seat.health.send_if_modified(|known| {
+            let news = *known != health;
+            if news && let Health::Trouble(why) = &health {
+                tracing::warn!(atm = %self.seat.config.id, %why, "the dispenser can not be used");
+            }
+            *known = health;
+            news
+        });
+    }
+
+    /// Takes back a driver after a command.
+    fn finish<T>(&mut self, driver: Box<dyn Dispenser>, result: &Result<T, DeviceError>, ctx: &mut Context<Self>) {
+        match result {
+            Err(error) if breaks_link(error) => self.give_up(&error.to_string(), ctx),
+            _ => self.driver = Some(driver),
+        }
+    }
+
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        let Some(mut driver) = self.driver.take() else { return };
+        let asked = async move {
+            let status = driver.status().await;
+            (driver, status)
+        };
+        let asked = asked.into_actor(self).map(|(driver, status), this, ctx| {
+            this.finish(driver, &status, ctx);
+            if let Ok(status) = status {
+                this.publish(Health::Answers(status));
+            }
+        });
+        asked.wait(ctx);
+    }
+
+    fn not_open(&self) -> DeviceError {
+        match &*self.seat.health.borrow() {
+            Health::Trouble(why) => DeviceError::LinkLost(why.clone()),
+            _ => DeviceError::LinkLost("its port is not open yet".into()),
+        }
+    }
+}
+
+/// After this the answer to a command may still come, so the port has to be opened anew.
+fn breaks_link(error: &DeviceError) -> bool {
+    match error {
+        DeviceError::Open { .. }
+        | DeviceError::LinkLost(_)
+        | DeviceError::Timeout { .. }
+        | DeviceError::Protocol { .. }
+        | DeviceError::OutOfSync(_) => true,
+        DeviceError::Fault(_) | DeviceError::NotReady(_) | DeviceError::BadOrder(_) => false,
+    }
+}
+
+impl Actor for Hardware {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(super::MAILBOX);
+        self.open(ctx);
+        ctx.run_interval(PROBE, Self::probe);
+    }
+}
+
+can_panic!(Hardware);
+
+/// Make sure that an order can be dispensed, and read the counters before it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Marker, DeviceError>")]
+pub struct Prepare(pub DispenseOrder);
+
+impl Handler<Prepare> for Hardware {
+    type Result = AtomicResponse<Self, Result<Marker, DeviceError>>;
+
+    fn handle(&mut self, Prepare(order): Prepare, _: &mut Self::Context) -> Self::Result {
+        let driver = self.driver.take().ok_or_else(|| self.not_open());
+        let work = async move {
+            let mut driver = driver?;
+            let result = driver.prepare(&order).await;
+            Ok((driver, result))
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(returned)))
+    }
+}
+
+/// The driver and the result of its command, or why it was not asked.
+type Returned<T> = Result<(Box<dyn Dispenser>, Result<T, DeviceError>), DeviceError>;
+
+fn returned<T>(returned: Returned<T>, this: &mut Hardware, ctx: &mut Context<Hardware>) -> Result<T, DeviceError> {
+    let (driver, result) = returned?;
+    this.finish(driver, &result, ctx);
+    result
+}
+
+/// Command an order. Once.
+#[derive(Debug, Message)]
+#[rtype(result = "DispenseReport")]
+pub struct Dispense(pub DispenseIntent);
+
+impl Handler<Dispense> for Hardware {
+    type Result = AtomicResponse<Self, DispenseReport>;
+
+    fn handle(&mut self, Dispense(intent): Dispense, _: &mut Self::Context) -> Self::Result {
+        let driver = self.driver.take();
+        let work = async move {
+            let Some(mut driver) = driver else {
+                let report = DispenseReport::unknown(&intent.order, "the port was not open when it was commanded");
+                return (None, report);
+            };
+            let report = driver.dispense(&intent).await;
+            (Some(driver), report)
+        };
+        let done = work.into_actor(self).map(|(driver, report), this: &mut Self, ctx| {
+            match (driver, &report.outcome) {
+                (Some(_), Outcome::Unknown { reason }) => this.give_up(reason, ctx),
+                (Some(driver), _) => {
+                    this.driver = Some(driver);
+                    // A fault shows at once, before the next customer comes.
+                    ctx.run_later(Duration::ZERO, Self::probe);
+                }
+                (None, _) => {}
+            }
+            report
+        });
+        AtomicResponse::new(Box::pin(done))
+    }
+}
+
+/// Find out what became of an order.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Recovery, DeviceError>")]
+pub struct Recover(pub DispenseIntent);
+
+impl Handler<Recover> for Hardware {
+    type Result = AtomicResponse<Self, Result<Recovery, DeviceError>>;
+
+    fn handle(&mut self, Recover(intent): Recover, _: &mut Self::Context) -> Self::Result {
+        let driver = self.driver.take().ok_or_else(|| self.not_open());
+        let work = async move {
+            let mut driver = driver?;
+            let result = driver.recover(&intent).await;
+            Ok((driver, result))
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(returned)))
+    }
+}
+
+/// Clear the path and reset the device. Only when no outcome is open: it overwrites evidence.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), DeviceError>")]
+pub struct Reset;
+
+impl Handler<Reset> for Hardware {
+    type Result = AtomicResponse<Self, Result<(), DeviceError>>;
+
+    fn handle(&mut self, _: Reset, _: &mut Self::Context) -> Self::Result {
+        let driver = self.driver.take().ok_or_else(|| self.not_open());
+        let work = async move {
+            let mut driver = driver?;
+            let result = driver.reset().await;
+            Ok((driver, result))
+        };
+        let done = work.into_actor(self).map(|done, this: &mut Self, ctx| {
+            ctx.run_later(Duration::ZERO, Self::probe);
+            returned(done, this, ctx)
+        });
+        AtomicResponse::new(Box::pin(done))
+    }
+}

@@ -1,0 +1,178 @@
+//! How the effects of an invoice are done at LND, and what LND's answers mean.
+//!
+//! Called by the invoice actor. Every effect may be repeated; each waits until LND can be asked. What must stay
+//! true: an answer that could have two meanings is asked again. Source: facts/lnd.md section 3.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::drive::Done;
+use super::lnd;
+use super::shared::Shared;
+use crate::invoice::{Invoice, InvoiceEvent, InvoicePhase};
+use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind};
+use crate::metrics::LndMethod;
+use crate::time::UnixMs;
+
+/// Between two tries of a call that failed.
+pub(super) const RETRY: Duration = Duration::from_millis(500);
+
+fn done(event: InvoiceEvent) -> Done<InvoiceEvent> {
+    Done {
+        events: vec![event],
+        again: Duration::ZERO,
+    }
+}
+
+fn later() -> Done<InvoiceEvent> {
+    Done {
+        events: Vec::new(),
+        again: RETRY,
+    }
+}
+
+fn failed(invoice: &Invoice, error: &LnError) -> Done<InvoiceEvent> {
+    match error.kind {
+        LnErrorKind::Unreachable | LnErrorKind::Timeout | LnErrorKind::NotReady => {
+            tracing::debug!(invoice = %invoice.spec.hash, %error, "asked again later");
+        }
+        _ => tracing::error!(invoice = %invoice.spec.hash, %error, "asked again later"),
+    }
+    later()
+}
+
+/// `AddHoldInvoice`. An invoice that is there already is taken for ours when hash and amount agree.
+pub(super) async fn add(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEvent> {
+    shared.lnd_can_add().await;
+    let spec = &invoice.spec;
+    let left = spec.pay_by.since(shared.clock.now());
+    let request = HoldInvoiceRequest {
+        hash: spec.hash,
+        amount: spec.amount,
+        memo: spec.memo.clone(),
+        expiry: Duration::from_secs(left.as_secs().max(1)),
+        cltv_expiry: spec.cltv_expiry,
+        private_route_hints: spec.private_route_hints,
+    };
+    match shared.ask_lnd(LndMethod::AddHoldInvoice, lnd::add(request)).await {
+        Ok(payment_request) => done(InvoiceEvent::Opened { payment_request }),
+        Err(error) if error.kind == LnErrorKind::AlreadyExists => added_before(&shared, &invoice).await,
+        Err(error) if matches!(error.kind, LnErrorKind::Invalid | LnErrorKind::Denied) => {
+            tracing::error!(invoice = %spec.hash, %error, "LND refuses the invoice");
+            done(InvoiceEvent::AddRefused {
+                reason: error.to_string(),
+            })
+        }
+        Err(error) => failed(&invoice, &error),
+    }
+}
+
+async fn added_before(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> {
+    let hash = invoice.spec.hash;
+    match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await {
+        Ok(Some(seen)) if seen.amount == invoice.spec.amount => done(InvoiceEvent::Opened {
+            payment_request: seen.payment_request,
+        }),
+        Ok(Some(seen)) => done(InvoiceEvent::AddRefused {
+            reason: format!("LND has another invoice with this hash, over {}", seen.amount),
+        }),
+        Ok(None) => later(),
+        Err(error) => failed(invoice, &error),
+    }
+}
+
+/// Looks the invoice up and follows it until there is something new to tell.
+pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEvent> {
+    shared.lnd_up().await;
+    let hash = invoice.spec.hash;
+    match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await {
+        // LND had it, and keeps what it settled: a canceled invoice may be deleted.
+        Ok(None) => return done(InvoiceEvent::CanceledAtLnd),
+        Ok(Some(seen)) => {
+            if let Some(event) = news(&invoice, &seen, shared.clock.now()) {
+                return done(event);
+            }
+        }
+        Err(error) => return failed(&invoice, &error),
+    }
+    let mut stream = match shared.ask_lnd(LndMethod::Watch, lnd::watch(hash)).await {
+        Ok(stream) => stream,
+        Err(error) => return failed(&invoice, &error),
+    };
+    while let Some(seen) = stream.next().await {
+        match seen {
+            Ok(seen) => {
+                if let Some(event) = news(&invoice, &seen, shared.clock.now()) {
+                    return done(event);
+                }
+            }
+            Err(error) => return failed(&invoice, &error),
+        }
+    }
+    later()
+}
+
+/// What a state at LND adds to what is known.
+fn news(invoice: &Invoice, seen: &InvoiceSnapshot, at: UnixMs) -> Option<InvoiceEvent> {
+    match seen.state {
+        InvoiceState::Open => None,
+        InvoiceState::Accepted => matches!(invoice.phase, InvoicePhase::Open).then_some(InvoiceEvent::Accepted {
+            paid: seen.paid,
+            lowest_expiry_height: seen.lowest_expiry_height,
+            at,
+        }),
+        InvoiceState::Settled => Some(InvoiceEvent::SettledAtLnd { paid: seen.paid }),
+        InvoiceState::Canceled => Some(InvoiceEvent::CanceledAtLnd),
+        InvoiceState::Unknown(number) => {
+            tracing::error!(invoice = %seen.hash, number, "LND tells a state that this version does not know");
+            None
+        }
+    }
+}
+
+/// `SettleInvoice`, until LND says settled or canceled.
+pub(super) async fn settle(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEvent> {
+    let InvoicePhase::Settling { preimage, hold } = &invoice.phase else {
+        return later();
+    };
+    let paid = hold.map_or(invoice.spec.amount, |hold| hold.paid);
+    shared.lnd_up().await;
+    match shared.ask_lnd(LndMethod::Settle, lnd::settle(preimage.clone())).await {
+        Ok(()) => done(InvoiceEvent::SettledAtLnd { paid }),
+        Err(error) if error.kind == LnErrorKind::AlreadyCanceled => done(InvoiceEvent::CanceledAtLnd),
+        // A canceled invoice may be deleted. But while LND could still hold it, it is asked again.
+        Err(error) if error.kind == LnErrorKind::NotFound => {
+            let height = shared.status.borrow().height;
+            let left = hold.map(|hold| hold.blocks_left(invoice.spec.hold_expiry_delta, height));
+            if left.is_some_and(|left| left <= 0) {
+                return done(InvoiceEvent::CanceledAtLnd);
+            }
+            failed(&invoice, &error)
+        }
+        Err(error) => failed(&invoice, &error),
+    }
+}
+
+/// `CancelInvoice`, until LND says canceled or settled.
+pub(super) async fn cancel(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEvent> {
+    let hash = invoice.spec.hash;
+    shared.lnd_up().await;
+    match shared.ask_lnd(LndMethod::Cancel, lnd::cancel(hash)).await {
+        Ok(()) => done(InvoiceEvent::CanceledAtLnd),
+        Err(error) => match error.kind {
+            LnErrorKind::NotFound | LnErrorKind::AlreadyCanceled => done(InvoiceEvent::CanceledAtLnd),
+            LnErrorKind::AlreadySettled => settled(&shared, &invoice).await,
+            _ => failed(&invoice, &error),
+        },
+    }
+}
+
+async fn settled(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> {
+    match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(invoice.spec.hash)).await {
+        Ok(Some(seen)) if seen.state == InvoiceState::Settled => done(InvoiceEvent::SettledAtLnd { paid: seen.paid }),
+        Ok(_) => later(),
+        Err(error) => failed(invoice, &error),
+    }
+}

@@ -1,0 +1,345 @@
+//! The LND actor: the only one that talks to the node, and the one that knows whether it can be talked to.
+//!
+//! Called by the invoice actors. It follows the node's state, identity, sync and height and publishes them as
+//! [`LndStatus`]. What must stay true: no call goes to a node that is not the one whose invoices are in the
+//! journal ("not found" at another node would read as "canceled"); no invoice is added while the node is out of
+//! sync or not fully started.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
+use futures_util::StreamExt;
+
+use super::child::{DownGuard, can_panic};
+use super::drive::write;
+use super::journal::Load;
+use super::shared::Shared;
+use crate::ids::{PaymentHash, Preimage};
+use crate::lnd::backoff::Backoff;
+use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates};
+use crate::metrics::LndMethod;
+use crate::record::Body;
+
+/// How often a connected node is asked how it fares.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// What is known of the node now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LndStatus {
+    /// Counts connections: with a new one, every pending invoice is looked up again.
+    pub epoch: u64,
+    /// Connected to the right node, which takes calls; else why not.
+    pub down: Option<String>,
+    /// Its best height.
+    pub height: u32,
+    /// It has fully started.
+    pub active: bool,
+    /// It is in sync with the chain.
+    pub synced: bool,
+}
+
+impl LndStatus {
+    /// Calls about existing invoices can be made.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.epoch > 0 && self.down.is_none()
+    }
+
+    /// An invoice can be added.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn can_add(&self) -> Result<(), String> {
+        match &self.down {
+            Some(why) => Err(why.clone()),
+            None if self.epoch == 0 => Err("LND was not reached yet".into()),
+            None if !self.active => Err("LND is still starting".into()),
+            None if !self.synced => Err("LND is not in sync with the chain".into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The LND actor.
+pub struct Lnd {
+    node: Arc<dyn Lightning>,
+    shared: Arc<Shared>,
+    _guard: DownGuard,
+}
+
+impl Lnd {
+    /// One life of it.
+    #[must_use]
+    pub fn new(node: Arc<dyn Lightning>, shared: Arc<Shared>, guard: DownGuard) -> Self {
+        Self {
+            node,
+            shared,
+            _guard: guard,
+        }
+    }
+
+    /// Why `method` must not be called now.
+    fn refusal(&self, method: LndMethod) -> Option<String> {
+        let status = self.shared.status.borrow();
+        match method {
+            LndMethod::AddHoldInvoice => status.can_add().err(),
+            _ if status.is_up() => None,
+            _ => Some(status.down.clone().unwrap_or_else(|| "LND was not reached yet".into())),
+        }
+    }
+}
+
+/// A call that was not made.
+#[must_use]
+pub fn unreachable(call: &'static str, why: impl Into<String>) -> LnError {
+    LnError {
+        call,
+        kind: LnErrorKind::Unreachable,
+        message: why.into(),
+    }
+}
+
+async fn measured<T>(
+    shared: &Shared,
+    method: LndMethod,
+    call: impl Future<Output = Result<T, LnError>>,
+) -> Result<T, LnError> {
+    let begun = Instant::now();
+    let answer = call.await;
+    let outcome = answer.as_ref().map(drop).map_err(|error| error.kind);
+    shared.metrics.lnd_request(method, outcome, begun.elapsed());
+    answer
+}
+
+impl Actor for Lnd {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(super::MAILBOX);
+        let monitor = monitor(Arc::clone(&self.node), Arc::clone(&self.shared));
+        ctx.spawn(monitor.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+can_panic!(Lnd);
+
+/// A call to the node, once it can be made.
+#[derive(Message)]
+#[rtype(result = "Result<T, LnError>")]
+pub struct Call<T: Send + 'static> {
+    /// Which, for the figures and for what must hold before it.
+    pub method: LndMethod,
+    /// The call itself.
+    pub call: NodeCall<T>,
+}
+
+/// What to do with the node.
+pub type NodeCall<T> = Box<dyn FnOnce(Arc<dyn Lightning>) -> Answer<T> + Send>;
+/// The node's answer on its way.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, LnError>> + Send>>;
+
+impl<T: Send + 'static> Handler<Call<T>> for Lnd {
+    type Result = ResponseFuture<Result<T, LnError>>;
+
+    fn handle(&mut self, Call { method, call }: Call<T>, _: &mut Self::Context) -> Self::Result {
+        if let Some(why) = self.refusal(method) {
+            return Box::pin(async move { Err(unreachable(method.as_str(), why)) });
+        }
+        let (shared, answer) = (Arc::clone(&self.shared), call(Arc::clone(&self.node)));
+        Box::pin(async move { measured(&shared, method, answer).await })
+    }
+}
+
+impl Shared {
+    /// Asks the LND actor to make one call.
+    ///
+    /// # Errors
+    /// The node's, or [`LnErrorKind::Unreachable`] when the call was not made or its actor died over it.
+    pub async fn ask_lnd<T: Send + 'static>(
+        &self,
+        method: LndMethod,
+        call: impl FnOnce(Arc<dyn Lightning>) -> Answer<T> + Send + 'static,
+    ) -> Result<T, LnError> {
+        let Some(lnd) = self.lnd.get() else {
+            return Err(unreachable(method.as_str(), "the LND actor is being restarted"));
+        };
+        let call = Box::new(call);
+        match lnd.send(Call { method, call }).await {
+            Ok(answer) => answer,
+            Err(_) => Err(unreachable(method.as_str(), "the LND actor died over the call")),
+        }
+    }
+
+    /// Returns once invoices can be looked up.
+    pub async fn lnd_up(&self) {
+        // The sender is in `self`, so the wait can not fail.
+        let _ = self.status.subscribe().wait_for(LndStatus::is_up).await;
+    }
+
+    /// Returns once invoices can be added.
+    pub async fn lnd_can_add(&self) {
+        let _ = self
+            .status
+            .subscribe()
+            .wait_for(|status| status.can_add().is_ok())
+            .await;
+    }
+}
+
+/// Connects, follows, and connects again, for ever.
+async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
+    let mut attempt = 0_u32;
+    loop {
+        let why = match connect(&*node, &shared).await {
+            Ok(blocks) => {
+                attempt = 0;
+                follow(&*node, &shared, blocks).await
+            }
+            Err(why) => why,
+        };
+        let news = shared.status.send_if_modified(|status| {
+            let news = status.down.as_ref() != Some(&why);
+            status.down = Some(why.clone());
+            news
+        });
+        if news {
+            tracing::warn!(%why, "LND can not be used");
+        }
+        shared.metrics.set_lnd_connected(false);
+        let random = getrandom::u32().unwrap_or(u32::MAX);
+        tokio::time::sleep(Backoff::CONNECT.delay(attempt, random)).await;
+        attempt = attempt.saturating_add(1);
+    }
+}
+
+/// Finds out that it is the right node and that it takes calls.
+async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, String> {
+    let state = measured(shared, LndMethod::State, node.state()).await.map_err(text)?;
+    if state < NodeState::RpcActive {
+        return Err(match state {
+            NodeState::Locked => "LND's wallet is locked: unlock it".into(),
+            _ => "LND is still starting".into(),
+        });
+    }
+    let info = measured(shared, LndMethod::Info, node.info()).await.map_err(text)?;
+    recognise(shared, &info).await?;
+    let blocks = measured(shared, LndMethod::Blocks, node.blocks()).await.map_err(text)?;
+    shared.status.send_modify(|status| {
+        *status = LndStatus {
+            epoch: status.epoch.saturating_add(1),
+            down: None,
+            height: info.block_height,
+            active: state == NodeState::ServerActive,
+            synced: info.synced_to_chain,
+        };
+    });
+    shared.metrics.set_lnd_connected(true);
+    shared.metrics.set_lnd_synced(info.synced_to_chain);
+    shared.metrics.set_lnd_block_height(info.block_height);
+    tracing::info!(node = %info.alias, version = %info.version, network = %info.network, height = info.block_height, "LND is connected");
+    Ok(blocks)
+}
+
+fn text(error: LnError) -> String {
+    error.to_string()
+}
+
+/// The journal belongs to one node; the first one reached is it.
+async fn recognise(shared: &Shared, info: &NodeInfo) -> Result<(), String> {
+    let journal = shared.journal.get().ok_or("the journal actor is being restarted")?;
+    let known = journal.send(Load(Box::new(|folded, _| Ok(folded.node.clone())))).await;
+    let known = known
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+    match known {
+        Some(known) if known == info.pubkey => Ok(()),
+        Some(known) => Err(format!(
+            "this LND is node {}, but the invoices in the journal are at node {known}: connect that one, or begin a new data directory",
+            info.pubkey
+        )),
+        None => {
+            let body = Body::Node {
+                pubkey: info.pubkey.clone(),
+            };
+            write(shared.journal.clone(), body)
+                .await
+                .map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// Follows blocks and state until something is wrong; returns what.
+async fn follow(node: &dyn Lightning, shared: &Shared, mut blocks: Updates<u32>) -> String {
+    let mut probe = tokio::time::interval(PROBE);
+    probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            block = blocks.next() => match block {
+                Some(Ok(height)) => {
+                    shared.status.send_if_modified(|status| std::mem::replace(&mut status.height, height) != height);
+                    shared.metrics.set_lnd_block_height(height);
+                }
+                Some(Err(error)) => return error.to_string(),
+                None => return "LND ended the stream of blocks".into(),
+            },
+            _ = probe.tick() => if let Err(why) = look(node, shared).await {
+                return why;
+            },
+        }
+    }
+}
+
+async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
+    let state = measured(shared, LndMethod::State, node.state()).await.map_err(text)?;
+    let info = measured(shared, LndMethod::Info, node.info()).await.map_err(text)?;
+    recognise(shared, &info).await?;
+    shared.status.send_if_modified(|status| {
+        let now = LndStatus {
+            active: state == NodeState::ServerActive,
+            synced: info.synced_to_chain,
+            height: status.height.max(info.block_height),
+            ..status.clone()
+        };
+        let news = now != *status;
+        *status = now;
+        news
+    });
+    shared.metrics.set_lnd_synced(info.synced_to_chain);
+    if state < NodeState::RpcActive {
+        return Err("LND does not take calls any more".into());
+    }
+    Ok(())
+}
+
+/// An invoice as the node sees it.
+pub(super) fn lookup(hash: PaymentHash) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<Option<InvoiceSnapshot>> + Send {
+    move |node| Box::pin(async move { node.lookup(&hash).await })
+}
+
+/// Adds an invoice.
+pub(super) fn add(request: HoldInvoiceRequest) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<String> + Send {
+    move |node| Box::pin(async move { node.add_hold_invoice(&request).await })
+}
+
+/// Follows an invoice.
+pub(super) fn watch(hash: PaymentHash) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<Updates<InvoiceSnapshot>> + Send {
+    move |node| Box::pin(async move { node.watch(&hash).await })
+}
+
+/// Settles an invoice.
+pub(super) fn settle(preimage: Preimage) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<()> + Send {
+    move |node| Box::pin(async move { node.settle(&preimage).await })
+}
+
+/// Cancels an invoice.
+pub(super) fn cancel(hash: PaymentHash) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<()> + Send {
+    move |node| Box::pin(async move { node.cancel(&hash).await })
+}
+
+/// The node's height, read now.
+pub(super) fn height() -> impl FnOnce(Arc<dyn Lightning>) -> Answer<u32> + Send {
+    |node| Box::pin(async move { Ok(node.info().await?.block_height) })
+}

@@ -1,0 +1,105 @@
+//! What all actors of a fleet share: where to find each other, the clock, the books of figures, the rules.
+//!
+//! Made once by the app. What must stay true: a post outlives the actors that hold it, so nobody keeps an address.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+
+use super::atm::Atm;
+use super::child::Post;
+use super::hardware::{Hardware, Health};
+use super::journal::Journal;
+use super::lnd::{Lnd, LndStatus};
+use super::supervisor::Supervisor;
+use crate::cashout::quote::Fee;
+use crate::cashout::{CashOut, Policy};
+use crate::config::AtmConfig;
+use crate::hardware::device::DeviceConfig;
+use crate::ids::AtmId;
+use crate::metrics::Metrics;
+use crate::money::{Currency, RateSource};
+use crate::time::SharedClock;
+
+/// The rules for new cash-outs.
+pub struct Terms {
+    /// For holds, partial dispenses and unknown outcomes.
+    pub policy: Policy,
+    /// How long a customer has for paying.
+    pub payment_timeout: Duration,
+    /// The price.
+    pub rate: Box<dyn RateSource>,
+    /// Of the notes and the fee.
+    pub currency: Currency,
+    /// The operator's fee.
+    pub fee: Fee,
+    /// Invoices tell of private channels.
+    pub private_route_hints: bool,
+}
+
+/// One ATM's place in the fleet; it stays while its actors come and go.
+pub struct Seat {
+    /// What the operator configured.
+    pub config: AtmConfig,
+    /// How its dispenser is reached.
+    pub device: DeviceConfig,
+    /// Its actor.
+    pub atm: Post<Atm>,
+    /// Its dispenser's actor.
+    pub hardware: Post<Hardware>,
+    /// How its dispenser fares.
+    pub health: watch::Sender<Health>,
+    suspended: RwLock<Option<String>>,
+}
+
+impl Seat {
+    /// A place for an ATM whose actors are not there yet.
+    #[must_use]
+    pub fn new(config: AtmConfig, device: DeviceConfig) -> Self {
+        Self {
+            config,
+            device,
+            atm: Post::default(),
+            hardware: Post::default(),
+            health: watch::Sender::new(Health::Starting),
+            suspended: RwLock::default(),
+        }
+    }
+
+    /// Why the supervisor keeps it out of service, if it does.
+    #[must_use]
+    pub fn suspended(&self) -> Option<String> {
+        self.suspended.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes it out of service, or puts it back.
+    pub fn suspend(&self, reason: Option<String>) {
+        *self.suspended.write().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+}
+
+/// What all actors share.
+pub struct Shared {
+    /// The journal's actor.
+    pub journal: Post<Journal>,
+    /// LND's actor.
+    pub lnd: Post<Lnd>,
+    /// How LND fares; written by its actor.
+    pub status: watch::Sender<LndStatus>,
+    /// The root.
+    pub supervisor: Post<Supervisor>,
+    /// The fleet.
+    pub seats: BTreeMap<AtmId, Arc<Seat>>,
+    /// The rules.
+    pub terms: Terms,
+    /// The time.
+    pub clock: SharedClock,
+    /// The figures.
+    pub metrics: Metrics,
+    /// Every change of every cash-out.
+    pub changes: broadcast::Sender<CashOut>,
+    /// The daemon is about to end: no new customer, no new dispense.
+    pub stopping: watch::Sender<bool>,
+}

@@ -1,0 +1,265 @@
+//! The one place that names concrete parts and puts them together: `tellerd run`.
+//!
+//! Called by the command line. What must stay true: the data directory is locked before anything else happens, the
+//! port is taken before LND hears of us, and a daemon that can not work says why and ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, oneshot, watch};
+
+use crate::actors::child::Post;
+use crate::actors::fleet::Fleet;
+use crate::actors::lnd::LndStatus;
+use crate::actors::shared::{Seat, Shared, Terms};
+use crate::actors::supervisor::{Foundations, Supervisor};
+use crate::config::token::{Token, TokenError, load_or_create_token};
+use crate::config::{AtmConfig, Config, Model, Variant};
+use crate::hardware::device::{self, DeviceConfig};
+use crate::hardware::puloon;
+use crate::http;
+use crate::ids::AtmId;
+use crate::journal::{AppendError, OpenError, Options, WriterThread};
+use crate::lnd::{EndpointError, LndClient};
+use crate::metrics::Metrics;
+use crate::money::FixedRate;
+use crate::store::{self, Follower, Opened, StateError};
+use crate::time::SystemClock;
+
+/// Changes that a slow follower may lag behind before it has to read anew.
+const CHANGES: usize = 4096;
+/// Appends that may wait before the actors wait themselves.
+const APPENDS: usize = 65_536;
+/// How long an end that was asked for waits for a dispense under way. Longer than any device takes for one.
+const LAST_DISPENSE: Duration = Duration::from_secs(90);
+
+/// Why the daemon does not start, or ends by itself.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// The data directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The journal's writer.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The journal does not take records.
+    #[error("the journal does not take records: {0}")]
+    Append(#[from] AppendError),
+    /// The API's token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// LND's address.
+    #[error("lnd: {0}")]
+    Lnd(#[from] EndpointError),
+    /// The API's address.
+    #[error("http.listen: {address} can not be used: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Open items of a machine that is not configured would be left alone.
+    #[error(
+        "ATM {atm} is not in the configuration but has open cash-outs ({open}): put it back, or resolve them first"
+    )]
+    Orphans {
+        /// Which.
+        atm: AtmId,
+        /// Its open cash-outs.
+        open: String,
+    },
+    /// The metrics contradict themselves.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted of it.
+        what: &'static str,
+        /// What it says.
+        source: std::io::Error,
+    },
+    /// The supervisor is gone, so nothing is looked after any more.
+    #[error("the supervisor died: start tellerd again")]
+    SupervisorDied,
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> AppError {
+    move |source| AppError::System { what, source }
+}
+
+/// Runs the daemon until it is asked to end. Needs an actix system around it.
+///
+/// # Errors
+/// When it can not start, or can not go on.
+pub async fn run(config: Config) -> Result<(), AppError> {
+    let opened = store::open(&config.data_dir)?;
+    greet(&opened);
+    check_orphans(&opened, &config.atms)?;
+    let token = config
+        .http
+        .token_file
+        .as_deref()
+        .map(load_or_create_token)
+        .transpose()?;
+    let listener = listen(config.http.listen)?;
+    let metrics = Metrics::new()?;
+    let (foundations, writer) = foundations(&config, opened, &metrics)?;
+    let shared = Arc::new(shared(&config, metrics.clone()));
+    let (ended, supervisor_ended) = oneshot::channel();
+    Supervisor::new(Arc::clone(&shared), foundations, ended).start();
+    let fleet = Fleet::new(Arc::clone(&shared));
+    serve(&fleet, metrics, listener, token, supervisor_ended).await?;
+    // The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
+    drop(writer);
+    Ok(())
+}
+
+fn greet(opened: &Opened) {
+    if let Some(aside) = &opened.set_aside {
+        tracing::warn!(kept = %aside.display(), "the state store could not be used and was folded anew");
+    }
+    for torn in opened.journal.torn() {
+        tracing::warn!(%torn, "torn by a crash, never acknowledged");
+    }
+    let state = opened.store.folded();
+    tracing::info!(
+        records = opened.journal.last().seq,
+        replayed = opened.replayed,
+        open_cashouts = state.cashouts.len(),
+        open_invoices = state.invoices.len(),
+        "the journal is read"
+    );
+}
+
+fn check_orphans(opened: &Opened, atms: &[AtmConfig]) -> Result<(), AppError> {
+    let known: BTreeSet<&AtmId> = atms.iter().map(|atm| &atm.id).collect();
+    let cashouts = || opened.store.folded().cashouts.values();
+    let Some(orphan) = cashouts().find(|c| !known.contains(&c.quote.atm)) else {
+        return Ok(());
+    };
+    let atm = orphan.quote.atm.clone();
+    let open: Vec<String> = cashouts()
+        .filter(|c| c.quote.atm == atm)
+        .map(|c| c.id.to_string())
+        .collect();
+    let open = open.join(", ");
+    Err(AppError::Orphans { atm, open })
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
+    let failed = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn foundations(config: &Config, opened: Opened, metrics: &Metrics) -> Result<(Foundations, WriterThread), AppError> {
+    let failed = |error| tracing::error!(%error, "the state store is left behind; the journal goes on");
+    let (follower, _thread) = Follower::start(opened.store, failed).map_err(system("the store's thread"))?;
+    let figures = metrics.clone();
+    let options = Options {
+        segment_bytes: config.journal.segment_bytes,
+        queue: APPENDS,
+        on_batch: Box::new(move |batch| {
+            let records = u32::try_from(batch.records).unwrap_or(u32::MAX);
+            figures.journal_synced(records, batch.sync);
+        }),
+        ..Options::default()
+    };
+    let (appender, writer) = opened.journal.start(options, follower.sink())?;
+    let node = Arc::new(LndClient::new(&config.lnd)?);
+    let supervision = config.supervision;
+    Ok((
+        Foundations {
+            appender,
+            follower,
+            node,
+            supervision,
+        },
+        writer,
+    ))
+}
+
+fn shared(config: &Config, metrics: Metrics) -> Shared {
+    let seats = config
+        .atms
+        .iter()
+        .map(|atm| (atm.id.clone(), Arc::new(Seat::new(atm.clone(), device(atm)))));
+    Shared {
+        journal: Post::default(),
+        lnd: Post::default(),
+        status: watch::Sender::new(LndStatus::default()),
+        supervisor: Post::default(),
+        seats: seats.collect::<BTreeMap<_, _>>(),
+        terms: Terms {
+            policy: config.policy.clone(),
+            payment_timeout: config.payment_timeout,
+            rate: Box::new(FixedRate(config.rate)),
+            currency: config.rate.currency,
+            fee: config.fee,
+            private_route_hints: config.private_route_hints,
+        },
+        clock: Arc::new(SystemClock),
+        metrics,
+        changes: broadcast::Sender::new(CHANGES),
+        stopping: watch::Sender::new(false),
+    }
+}
+
+/// The driver's settings for a configured machine.
+fn device(atm: &AtmConfig) -> DeviceConfig {
+    let model = match atm.model {
+        Model::PuloonLcdm4000 => device::Model::PuloonLcdm4000,
+    };
+    let variant = match atm.variant {
+        Variant::Standard => puloon::driver::Variant::Standard,
+        Variant::Serial => puloon::driver::Variant::Serial,
+    };
+    let mut config = DeviceConfig::new(model, variant, atm.path.to_string_lossy());
+    config.max_notes = atm.max_notes;
+    config.timings.ack = atm.timings.ack.unwrap_or(config.timings.ack);
+    config.timings.reply = atm.timings.reply.unwrap_or(config.timings.reply);
+    config.timings.reset = atm.timings.reset.unwrap_or(config.timings.reset);
+    config
+}
+
+/// Serves until a signal, or until something that is needed ends.
+async fn serve(
+    fleet: &Fleet,
+    metrics: Metrics,
+    listener: TcpListener,
+    token: Option<Token>,
+    supervisor_ended: oneshot::Receiver<()>,
+) -> Result<(), AppError> {
+    let address = listener.local_addr().map_err(system("the API's address"))?;
+    if token.is_none() {
+        tracing::warn!("http.token_file is not set: whoever reaches {address} may change things");
+    }
+    let server = http::serve(fleet.clone(), metrics, listener, token).map_err(system("the API"))?;
+    tracing::info!(%address, "tellerd serves");
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
+    let handle = server.handle();
+    tokio::select! {
+        served = server => return served.map_err(system("the API")),
+        _ = supervisor_ended => return Err(AppError::SupervisorDied),
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("asked to end: no new customers, waiting for dispenses under way");
+    tokio::select! {
+        () = fleet.stop() => {}
+        () = tokio::time::sleep(LAST_DISPENSE) => tracing::warn!("a dispense is still under way; its outcome is read at the next start"),
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    handle.stop(false).await;
+    tracing::info!("ended");
+    Ok(())
+}
