@@ -1,9 +1,18 @@
 //! The command line: words in, exit status out. Decisions are elsewhere.
 
+mod atm;
+mod cashout;
 mod check;
+mod client;
+mod connect;
 mod emulate;
+mod follow;
+mod items;
 mod journal;
+mod qr;
 mod run;
+mod show;
+mod sse;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +42,15 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Cash out at a machine, as a customer: shows the invoice and follows it to its end.
+    Cashout(cashout::CashOutArgs),
+    /// The newest cash-outs, or the open ones.
+    List(items::ListArgs),
+    /// Decide about a cash-out that waits for an operator.
+    Resolve(items::ResolveArgs),
+    /// The machines: list, drain, resume, load.
+    #[command(subcommand)]
+    Atm(atm::AtmCommand),
     /// Read the journal of a data directory.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -82,6 +100,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::run(&config),
+        Command::Cashout(args) => runtime.block_on(cashout::run(args)),
+        Command::List(args) => runtime.block_on(items::list(args)),
+        Command::Resolve(args) => runtime.block_on(items::resolve(args)),
+        Command::Atm(command) => runtime.block_on(atm::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
         Command::Emulate(command) => runtime.block_on(emulate::run(command)),
