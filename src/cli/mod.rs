@@ -92,20 +92,21 @@ fn quietest(command: &Command) -> &'static str {
 }
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
-    if let Command::Run { config } = &command {
-        return run::run(config);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("the runtime can not be started")?;
     match command {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::run(&config),
-        Command::Cashout(args) => runtime.block_on(cashout::run(args)),
-        Command::List(args) => runtime.block_on(items::list(args)),
-        Command::Resolve(args) => runtime.block_on(items::resolve(args)),
-        Command::Atm(command) => runtime.block_on(atm::run(command)),
+        Command::Cashout(args) => wait(cashout::run(args)),
+        Command::List(args) => wait(items::list(args)),
+        Command::Resolve(args) => wait(items::resolve(args)),
+        Command::Atm(command) => wait(atm::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
-        Command::Emulate(command) => runtime.block_on(emulate::run(command)),
+        Command::Emulate(command) => wait(emulate::run(command)),
     }
+}
+
+/// Runs what is not the daemon.
+fn wait(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the runtime can not be started")?.block_on(work)
 }
