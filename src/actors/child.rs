@@ -83,7 +83,6 @@ macro_rules! can_panic {
         impl actix::Handler<$crate::actors::child::Panic> for $actor {
             type Result = ();
 
-            #[expect(clippy::panic, reason = "this is what it is for")]
             fn handle(&mut self, _: $crate::actors::child::Panic, _: &mut Self::Context) {
                 panic!("a panic was ordered")
             }

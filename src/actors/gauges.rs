@@ -46,10 +46,7 @@ fn exposure(folded: &Folded, height: Option<u32>) -> Exposure {
         let oldest = exposure.oldest_hold.map_or(hold.since, |oldest| oldest.min(hold.since));
         exposure.oldest_hold = Some(oldest);
     }
-    let unsettled = folded
-        .cashouts
-        .values()
-        .filter(|c| c.books.delivered > Minor::ZERO && !c.books.settled);
+    let unsettled = folded.cashouts.values().filter(|c| matches!(c.phase, Phase::Settling));
     exposure.dispensed_unsettled_sats =
         unsettled.fold(0, |sum, c: &CashOut| sum.saturating_add(c.quote.price.sat_floor()));
     exposure

@@ -136,6 +136,7 @@ impl InvoiceActor {
 
     fn take_up(&mut self, invoice: Invoice, ctx: &mut Context<Self>) {
         self.item = Some(Item::new(invoice));
+        self.epoch = self.shared.status.borrow().epoch;
         self.tell_owner();
         self.arm(ctx);
         drive(self, (), ctx);

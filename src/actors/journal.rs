@@ -36,7 +36,9 @@ pub enum JournalError {
 impl From<AppendError> for JournalError {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::NotWritten { .. } | AppendError::TooLong { .. } => Self::NotWritten(error),
+            AppendError::NotWritten { .. } | AppendError::TooLong { .. } | AppendError::QueueFull => {
+                Self::NotWritten(error)
+            }
             AppendError::Poisoned { .. } => Self::Unknown(error.to_string()),
         }
     }
@@ -104,11 +106,11 @@ impl Handler<Append> for Journal {
             at: self.shared.clock.now(),
             body,
         };
-        let (appender, shared) = (self.appender.clone(), Arc::clone(&self.shared));
+        let (begun, shared) = (Instant::now(), Arc::clone(&self.shared));
+        // Queued here and now: a state that is loaded after this message includes this record.
+        let appending = record.encode().map(|payload| self.appender.submit(VERSION, payload));
         Box::pin(async move {
-            let begun = Instant::now();
-            let payload = record.encode()?;
-            let appended = appender.append(VERSION, payload).await;
+            let appended = appending?.await;
             match &appended {
                 Ok(_) => shared.metrics.journal_appended(begun.elapsed()),
                 Err(error) => {
@@ -136,17 +138,20 @@ impl<T: Send + 'static> Handler<Load<T>> for Journal {
     type Result = ResponseFuture<Result<T, JournalError>>;
 
     fn handle(&mut self, Load(question): Load<T>, _: &mut Self::Context) -> Self::Result {
-        let (appender, follower) = (self.appender.clone(), self.follower.clone());
+        let (reached, follower) = (self.appender.submit_barrier(), self.follower.clone());
         Box::pin(async move {
-            appender.barrier().await?;
+            reached.await?;
             Ok(follower.ask(question).await??)
         })
     }
 }
 
+/// What an ATM's actor left behind.
+pub type LeftBehind = (AtmBook, Vec<(CashOut, Option<Invoice>)>);
+
 /// What an ATM's actor left behind: its notes, and its open cash-outs with their invoices.
 #[must_use]
-pub fn load_atm(atm: AtmId) -> Load<(AtmBook, Vec<(CashOut, Option<Invoice>)>)> {
+pub fn load_atm(atm: AtmId) -> Load<LeftBehind> {
     Load(Box::new(move |folded, view| {
         let book = folded.atms.get(&atm).cloned().unwrap_or_default();
         let open = folded.cashouts.values().filter(|c| c.quote.atm == atm);

@@ -348,7 +348,19 @@ pub(super) fn cancel(hash: PaymentHash) -> impl FnOnce(Arc<dyn Lightning>) -> An
     move |node| Box::pin(async move { node.cancel(&hash).await })
 }
 
-/// The node's height, read now.
+/// The node's height, read now. Out of sync it is not the chain's, and no window can be told from it.
 pub(super) fn height() -> impl FnOnce(Arc<dyn Lightning>) -> Answer<u32> + Send {
-    |node| Box::pin(async move { Ok(node.info().await?.block_height) })
+    |node| {
+        Box::pin(async move {
+            let info = node.info().await?;
+            if info.synced_to_chain {
+                return Ok(info.block_height);
+            }
+            Err(LnError {
+                call: LndMethod::Info.as_str(),
+                kind: LnErrorKind::NotReady,
+                message: "LND is not in sync with the chain".into(),
+            })
+        })
+    }
 }

@@ -12,6 +12,8 @@ mod follower;
 mod open;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -65,6 +67,9 @@ pub enum StoreError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// A write to sled failed earlier: what it holds is old, and not to be taken for the state.
+    #[error("the state store is behind the journal since a write to it failed: start tellerd again")]
+    LeftBehind,
     /// A journal record that can not be read.
     #[error("journal record {seq}: {source}")]
     Record {
@@ -107,9 +112,6 @@ pub struct Store {
     view: View,
     folded: Folded,
     position: Option<Position>,
-    /// A write to sled failed. It is then left behind for good, to catch up at the next start: a later
-    /// batch would claim a position whose changes it does not hold.
-    left_behind: bool,
 }
 
 /// The reading side. Cheap to clone; reads block on the disk at worst, so not on an arbiter.
@@ -117,6 +119,9 @@ pub struct Store {
 pub struct View {
     db: sled::Db,
     path: PathBuf,
+    /// A write to sled failed. It is then left behind for good, to catch up at the next start: a later
+    /// batch would claim a position whose changes it does not hold, and a reader would see the past.
+    left_behind: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -160,6 +165,7 @@ impl Store {
         let view = View {
             db,
             path: path.to_owned(),
+            left_behind: Arc::default(),
         };
         let Some(meta) = view.get::<Meta>("m")?.filter(|m| m.schema == SCHEMA) else {
             view.db.clear().map_err(sled)?;
@@ -167,7 +173,6 @@ impl Store {
                 view,
                 folded: Folded::default(),
                 position: None,
-                left_behind: false,
             });
         };
         let mut folded = Folded {
@@ -192,7 +197,6 @@ impl Store {
             view,
             folded,
             position: Some(meta.position),
-            left_behind: false,
         })
     }
 
@@ -221,7 +225,9 @@ impl Store {
     /// the one before this call; the state in memory goes on where it can.
     pub fn follow(&mut self, records: &[journal::Record]) -> Result<Vec<Change>, StoreError> {
         let followed = self.fold_in(records);
-        self.left_behind |= followed.is_err();
+        if followed.is_err() {
+            self.view.left_behind.store(true, Ordering::Release);
+        }
         followed
     }
 
@@ -242,7 +248,7 @@ impl Store {
                 changes.push(change);
             }
         }
-        if self.left_behind {
+        if self.view.left_behind.load(Ordering::Acquire) {
             return Ok(changes);
         }
         if let Some(position) = self.position {
@@ -354,6 +360,9 @@ impl View {
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {
+        if self.left_behind.load(Ordering::Acquire) {
+            return Err(StoreError::LeftBehind);
+        }
         let Some(bytes) = self.db.get(key).map_err(|source| self.sled(source))? else {
             return Ok(None);
         };

@@ -251,7 +251,7 @@ fn a_lost_result_waits_for_an_operator_and_keeps_the_machine() {
             matches!(known.phase, Phase::OutcomeUnknown { no_evidence: true, .. })
         })
         .await;
-        rig.stands("left", AtmState::Busy, "").await;
+        rig.stands("left", AtmState::OutOfService, "it is not known").await;
         let told = Resolution::Delivered(Minor(4000));
         let by = || "anna".to_owned();
         let told = rig.fleet.resolve(cashout.id, by(), told, "counted".into()).await;

@@ -1,8 +1,8 @@
 //! The ATM actor: carries the cash-outs of one machine, and is the only one that orders its dispenser.
 //!
-//! Spawned by the supervisor; asked by the fleet's door. One customer at a time: [`orders`] makes promises and takes
-//! orders, [`work`] does the effects of a cash-out, [`seen`] reads what happens to its invoice, [`standing`] says
-//! whether the machine is in service, [`figures`] counts. Decisions are in [`crate::cashout`]. What must stay true:
+//! Spawned by the supervisor; asked by the fleet's door. One customer at a time: `orders` makes promises and takes
+//! orders, `work` does the effects of a cash-out, `seen` reads what happens to its invoice, `standing` says
+//! whether the machine is in service, `figures` counts. Decisions are in [`crate::cashout`]. What must stay true:
 //! the actor is a cache of the journal; it may die at any point.
 
 mod figures;
@@ -26,7 +26,7 @@ use super::drive::{Carrier, Flights, REWRITE, Work, drive, write};
 use super::hardware::Health;
 use super::invoice::InvoiceSeen;
 use super::item::Item;
-use super::journal::{Journal, JournalError, load_atm};
+use super::journal::{Journal, JournalError, LeftBehind, load_atm};
 use super::lnd::LndStatus;
 use super::shared::{Seat, Shared};
 use crate::cashout::ledger::Cassette;
@@ -181,10 +181,7 @@ impl Atm {
 }
 
 /// The machine's books and open cash-outs. Cassettes that the journal does not know begin as configured.
-async fn load(
-    seat: Arc<Seat>,
-    journal: Post<Journal>,
-) -> Result<(AtmBook, Vec<(CashOut, Option<Invoice>)>), JournalError> {
+async fn load(seat: Arc<Seat>, journal: Post<Journal>) -> Result<LeftBehind, JournalError> {
     let id = &seat.config.id;
     let asked = journal
         .get()

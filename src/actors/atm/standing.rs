@@ -8,7 +8,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResu
 use super::super::fleet::AtmStatus;
 use super::super::hardware::{Health, Reset};
 use super::Atm;
-use crate::cashout::CashOut;
+use crate::cashout::{CashOut, Phase};
 use crate::hardware::DeviceStatus;
 use crate::metrics::AtmState;
 
@@ -59,7 +59,13 @@ impl Atm {
         if !self.loaded {
             return (AtmState::Starting, Some("its books are being read".into()));
         }
-        if self.serving().is_some() || self.promising {
+        if let Some(cashout) = self.serving() {
+            return match cashout.phase {
+                Phase::OutcomeUnknown { .. } => (AtmState::OutOfService, Some(unknown(cashout))),
+                _ => (AtmState::Busy, None),
+            };
+        }
+        if self.promising {
             return (AtmState::Busy, None);
         }
         match &*self.seat.health.borrow() {
@@ -108,6 +114,10 @@ impl Atm {
             Err(error) => tracing::error!(atm = %this.seat.config.id, %error, "the reset failed"),
         }));
     }
+}
+
+fn unknown(cashout: &CashOut) -> String {
+    format!("it is not known whether the notes of cash-out {} came out", cashout.id)
 }
 
 fn complaint(status: &DeviceStatus) -> Option<String> {
