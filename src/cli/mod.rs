@@ -4,6 +4,7 @@ mod check;
 mod emulate;
 mod journal;
 mod run;
+mod simulate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
     /// Stand-ins for what tellerd talks to, for tests and trials.
     #[command(subcommand)]
     Emulate(emulate::Emulate),
+    /// Simulate a whole fleet around the daemon, and audit it. See docs/SIMULATION.md.
+    Simulate(simulate::Simulate),
 }
 
 /// Runs the command line of this process. Errors go to standard error as one chain of causes.
@@ -85,5 +88,6 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
         Command::Emulate(command) => runtime.block_on(emulate::run(command)),
+        Command::Simulate(command) => runtime.block_on(simulate::run(command)),
     }
 }
