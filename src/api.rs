@@ -185,7 +185,7 @@ pub struct AtmView {
 /// `GET /v1/atms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AtmList {
-    /// In the order of the configuration.
+    /// By id.
     pub atms: Vec<AtmView>,
 }
 

@@ -36,7 +36,9 @@ pub enum JournalError {
 impl From<AppendError> for JournalError {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::NotWritten { .. } | AppendError::TooLong { .. } => Self::NotWritten(error),
+            AppendError::NotWritten { .. } | AppendError::TooLong { .. } | AppendError::QueueFull => {
+                Self::NotWritten(error)
+            }
             AppendError::Poisoned { .. } => Self::Unknown(error.to_string()),
         }
     }
@@ -106,11 +108,11 @@ impl Handler<Append> for Journal {
             at: self.clock.now(),
             body,
         };
-        let (appender, metrics) = (self.appender.clone(), self.metrics.clone());
+        let (begun, metrics) = (Instant::now(), self.metrics.clone());
+        // Queued here and now: a state that is loaded after this message includes this record.
+        let appending = record.encode().map(|payload| self.appender.submit(VERSION, payload));
         Box::pin(async move {
-            let begun = Instant::now();
-            let payload = record.encode()?;
-            let appended = appender.append(VERSION, payload).await;
+            let appended = appending?.await;
             match &appended {
                 Ok(_) => metrics.journal_appended(begun.elapsed()),
                 Err(_) => metrics.journal_failed(),
@@ -133,9 +135,9 @@ impl<T: Send + 'static> Handler<Load<T>> for Journal {
     type Result = ResponseFuture<Result<T, JournalError>>;
 
     fn handle(&mut self, Load(question): Load<T>, _: &mut Self::Context) -> Self::Result {
-        let (appender, follower) = (self.appender.clone(), self.follower.clone());
+        let (reached, follower) = (self.appender.submit_barrier(), self.follower.clone());
         Box::pin(async move {
-            appender.barrier().await?;
+            reached.await?;
             Ok(follower.ask(question).await??)
         })
     }

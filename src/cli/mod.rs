@@ -1,10 +1,19 @@
 //! The command line: words in, exit status out. Decisions are elsewhere.
 
+mod atm;
+mod cashout;
 mod check;
+mod client;
+mod connect;
 mod emulate;
+mod follow;
+mod items;
 mod journal;
+mod qr;
 mod run;
+mod show;
 mod simulate;
+mod sse;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +43,15 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Cash out at a machine, as a customer: shows the invoice and follows it to its end.
+    Cashout(cashout::CashOutArgs),
+    /// The newest cash-outs, or the open ones.
+    List(items::ListArgs),
+    /// Decide about a cash-out that waits for an operator.
+    Resolve(items::ResolveArgs),
+    /// The machines: list, drain, resume, load.
+    #[command(subcommand)]
+    Atm(atm::AtmCommand),
     /// Read the journal of a data directory.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -77,17 +95,22 @@ fn quietest(command: &Command) -> &'static str {
 }
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
-    if let Command::Run { config } = &command {
-        return run::run(config);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("the runtime can not be started")?;
     match command {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::run(&config),
+        Command::Cashout(args) => wait(cashout::run(args)),
+        Command::List(args) => wait(items::list(args)),
+        Command::Resolve(args) => wait(items::resolve(args)),
+        Command::Atm(command) => wait(atm::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
-        Command::Emulate(command) => runtime.block_on(emulate::run(command)),
-        Command::Simulate(command) => runtime.block_on(simulate::run(command)),
+        Command::Emulate(command) => wait(emulate::run(command)),
+        Command::Simulate(command) => wait(simulate::run(command)),
     }
+}
+
+/// Runs what is not the daemon.
+fn wait(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the runtime can not be started")?.block_on(work)
 }

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::Data;
 
-use crate::actors::fleet::{AtmOrder, Fleet, FleetError};
+use crate::actors::fleet::{AtmOrder, Fleet};
 use crate::api::{AtmList, LoadCassettes, Ordered};
 use crate::cashout::ledger::Cassette;
 use crate::ids::AtmId;
@@ -20,11 +20,8 @@ pub(super) async fn list(fleet: Data<Fleet>) -> Answer {
 }
 
 pub(super) async fn show(Id(id): Id<AtmId>, fleet: Data<Fleet>) -> Answer {
-    let atms = fleet.atms().await;
-    match atms.iter().find(|atm| atm.id == id) {
-        Some(atm) => Ok(HttpResponse::Ok().json(views::atm(atm))),
-        None => Err(FleetError::NoSuchAtm(id).into()),
-    }
+    let atm = fleet.atm(&id).await?;
+    Ok(HttpResponse::Ok().json(views::atm(&atm)))
 }
 
 pub(super) async fn drain(Id(id): Id<AtmId>, Json(word): Json<Ordered>, fleet: Data<Fleet>) -> Answer {

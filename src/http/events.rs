@@ -1,10 +1,9 @@
 //! Following one cash-out: server-sent events.
 //!
 //! The state as it is, then each change, until nothing more happens by itself ([`CashOutView::at_rest`]). What must
-//! stay true: no change is missed between the two, none is told twice in a row, and a follower who was too slow is
-//! told the state again instead of an old one.
+//! stay true: the last state is always told, none is told twice in a row, and none after a later one. A look reads
+//! the journal's fold, which is ahead of the announced changes; an announcement may also be lost with its actor.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use actix_web::http::header;
 use actix_web::web::{Bytes, Data};
 use futures_util::stream;
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
 use crate::actors::fleet::{Fleet, FleetError};
@@ -26,7 +25,7 @@ use super::problem::ApiError;
 use super::request::Id;
 use super::views;
 
-/// A comment after so much silence, so that both ends notice when the other is gone.
+/// After so much silence, a look and a comment: so that both ends notice when the other is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(super) async fn events(Id(id): Id<CashOutId>, fleet: Data<Fleet>) -> Result<HttpResponse, ApiError> {
@@ -35,7 +34,7 @@ pub(super) async fn events(Id(id): Id<CashOutId>, fleet: Data<Fleet>) -> Result<
         let fleet = fleet.clone();
         async move { fleet.cashout(id).await }
     };
-    let tail = Tail::new(id, changes, read).await?;
+    let tail = Tail::new(changes, read).await?;
     let frames = stream::unfold(tail, |mut tail| async move {
         let frame = tail.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(frame)), tail))
@@ -50,12 +49,15 @@ pub(super) async fn events(Id(id): Id<CashOutId>, fleet: Data<Fleet>) -> Result<
 
 /// One follower.
 struct Tail<R> {
-    id: CashOutId,
     changes: Receiver<CashOut>,
-    /// Reads the cash-out as it is.
+    /// Looks at the cash-out as it is.
     read: R,
-    waiting: VecDeque<CashOut>,
-    last: Option<CashOutView>,
+    /// What was told last.
+    current: CashOut,
+    shown: CashOutView,
+    /// The announcement of `current` has been received: those that follow it are of later states.
+    in_step: bool,
+    begun: bool,
     told: Instant,
 }
 
@@ -64,83 +66,84 @@ where
     R: Fn() -> F,
     F: Future<Output = Result<CashOut, FleetError>>,
 {
-    async fn new(id: CashOutId, changes: Receiver<CashOut>, read: R) -> Result<Self, FleetError> {
-        let mut tail = Self {
-            id,
+    /// `changes` must have been there before the first look, which is here.
+    async fn new(changes: Receiver<CashOut>, read: R) -> Result<Self, FleetError> {
+        let current = read().await?;
+        Ok(Self {
             changes,
             read,
-            waiting: VecDeque::new(),
-            last: None,
+            shown: views::cashout(&current),
+            current,
+            in_step: false,
+            begun: false,
             told: Instant::now(),
-        };
-        tail.read_again().await?;
-        Ok(tail)
-    }
-
-    /// Takes the state as it is, with the changes after it.
-    async fn read_again(&mut self) -> Result<(), FleetError> {
-        loop {
-            // In this order: what changes after the look is in the channel.
-            self.changes = self.changes.resubscribe();
-            let now = (self.read)().await?;
-            if let Some(mut since) = self.arrived() {
-                // A change that the look has already seen is in the channel too, after those before it.
-                if let Some(seen) = since.iter().rposition(|change| *change == now) {
-                    since.drain(..=seen);
-                }
-                self.waiting = since;
-                self.waiting.push_front(now);
-                return Ok(());
-            }
-        }
-    }
-
-    /// The changes of this cash-out that are in the channel; `None` when some were lost.
-    fn arrived(&mut self) -> Option<VecDeque<CashOut>> {
-        let mut found = VecDeque::new();
-        loop {
-            match self.changes.try_recv() {
-                Ok(change) if change.id == self.id => found.push_back(change),
-                Ok(_) => {}
-                Err(TryRecvError::Lagged(_)) => return None,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(found),
-            }
-        }
+        })
     }
 
     /// The next piece of the stream; `None` at its end.
     async fn next(&mut self) -> Option<String> {
-        loop {
-            if let Some(change) = self.waiting.pop_front() {
-                if let Some(frame) = self.tell(&change) {
-                    return Some(frame);
+        if !std::mem::replace(&mut self.begun, true) {
+            return self.frame();
+        }
+        while !self.shown.at_rest() {
+            let due = self.told + KEEP_ALIVE;
+            let told = match timeout_at(due, self.changes.recv()).await {
+                Ok(Ok(change)) if change.id != self.current.id => None,
+                Ok(Ok(change)) => self.changed(change).await.ok()?,
+                Ok(Err(RecvError::Lagged(_))) => {
+                    self.changes = self.changes.resubscribe();
+                    self.look().await.ok()?
                 }
-                continue;
-            }
-            if self.last.as_ref().is_some_and(CashOutView::at_rest) {
-                return None;
-            }
-            match timeout_at(self.told + KEEP_ALIVE, self.changes.recv()).await {
-                Ok(Ok(change)) if change.id == self.id => self.waiting.push_back(change),
-                Ok(Ok(_)) => {}
-                Ok(Err(RecvError::Lagged(_))) => self.read_again().await.ok()?,
                 Ok(Err(RecvError::Closed)) => return None,
                 Err(_) => {
                     self.told = Instant::now();
-                    return Some(": still here\n\n".to_owned());
+                    let comment = || ": still here\n\n".to_owned();
+                    Some(self.look().await.ok()?.unwrap_or_else(comment))
                 }
+            };
+            if told.is_some() {
+                return told;
             }
         }
+        None
+    }
+
+    async fn changed(&mut self, change: CashOut) -> Result<Option<String>, FleetError> {
+        if self.in_step {
+            return Ok(self.tell(change));
+        }
+        if change == self.current {
+            self.in_step = true;
+            return Ok(None);
+        }
+        // Older or newer than what was told? The state as it is can not be older.
+        let told = self.look().await?;
+        self.in_step = self.current == change;
+        Ok(told)
+    }
+
+    async fn look(&mut self) -> Result<Option<String>, FleetError> {
+        let now = (self.read)().await?;
+        if now == self.current {
+            return Ok(None);
+        }
+        self.in_step = false;
+        Ok(self.tell(now))
     }
 
     /// The event, unless it looks as the one before.
-    fn tell(&mut self, change: &CashOut) -> Option<String> {
-        let view = views::cashout(change);
-        if self.last.as_ref() == Some(&view) {
+    fn tell(&mut self, now: CashOut) -> Option<String> {
+        let view = views::cashout(&now);
+        self.current = now;
+        if view == self.shown {
             return None;
         }
-        let data = serde_json::to_string(&view).ok()?;
-        self.last = Some(view);
+        self.shown = view;
+        self.frame()
+    }
+
+    fn frame(&mut self) -> Option<String> {
+        let data = serde_json::to_string(&self.shown).ok()?;
         self.told = Instant::now();
         Some(format!("event: cashout\ndata: {data}\n\n"))
     }
@@ -149,102 +152,116 @@ where
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::collections::VecDeque;
 
-    use tokio::sync::broadcast::{Sender, channel};
+    use tokio::sync::broadcast::channel;
 
     use super::*;
     use crate::cashout::Phase;
     use crate::http::tests::sample;
     use crate::time::UnixMs;
 
-    fn at(phase: Phase) -> CashOut {
-        sample(phase)
+    fn held() -> CashOut {
+        sample(Phase::Held { until: UnixMs(9) })
     }
 
-    fn states(frames: &[String]) -> Vec<String> {
-        let data = frames.iter().map(|frame| {
-            let data = frame
-                .strip_prefix("event: cashout\ndata: ")
-                .unwrap()
-                .strip_suffix("\n\n")
-                .unwrap();
-            serde_json::from_str::<CashOutView>(data).unwrap().state
-        });
-        data.collect()
+    fn canceling(n: usize) -> CashOut {
+        sample(Phase::Canceling { reason: n.to_string() })
     }
 
-    /// All that a follower is told who looks at `now` after `before` was sent; `after` is sent then.
-    async fn told(capacity: usize, before: &[CashOut], now: CashOut, after: &[CashOut]) -> Vec<String> {
-        let (sender, changes) = channel(capacity);
-        let now = RefCell::new(now);
-        let first = RefCell::new(Some(before));
-        let read = || async {
-            send(&sender, first.take().unwrap_or_default());
-            Ok(now.borrow().clone())
+    fn state(frame: &str) -> String {
+        let Some(data) = frame.strip_prefix("event: cashout\ndata: ") else {
+            return frame.to_owned();
         };
-        let id = now.borrow().id;
-        let mut tail = Tail::new(id, changes, read).await.unwrap();
-        send(&sender, after);
-        if let Some(last) = after.last() {
-            now.replace(last.clone());
+        let view: CashOutView = serde_json::from_str(data.strip_suffix("\n\n").unwrap()).unwrap();
+        view.state
+    }
+
+    /// All that a follower is told whose looks find `looks`, the last again and again, and who hears of `changes`.
+    async fn told(capacity: usize, looks: &[CashOut], changes: &[CashOut]) -> Vec<String> {
+        let (sender, receiver) = channel(capacity);
+        let looks = RefCell::new(VecDeque::from(looks.to_vec()));
+        let read = || async {
+            let mut looks = looks.borrow_mut();
+            let last = looks.len() == 1;
+            Ok(if last {
+                looks[0].clone()
+            } else {
+                looks.pop_front().unwrap()
+            })
+        };
+        let mut tail = Tail::new(receiver, read).await.unwrap();
+        for change in changes {
+            sender.send(change.clone()).unwrap();
         }
+        drop(sender);
         let mut frames = Vec::new();
         while let Some(frame) = tail.next().await {
-            frames.push(frame);
+            frames.push(state(&frame));
         }
         frames
     }
 
-    fn send(sender: &Sender<CashOut>, changes: &[CashOut]) {
-        for change in changes {
-            let _ = sender.send(change.clone());
-        }
-    }
-
     #[tokio::test]
     async fn the_state_comes_first_and_each_change_after_it_to_the_end() {
-        let held = at(Phase::Held { until: UnixMs(9) });
-        let mut other = at(Phase::Completed);
-        other.id = CashOutId::new(UnixMs(7), 7);
-        let after = [other, held.clone(), held, at(Phase::Settling), at(Phase::Completed)];
-        let frames = told(16, &[], at(Phase::AwaitingPayment), &after).await;
-        assert_eq!(states(&frames), ["awaiting_payment", "held", "settling", "completed"]);
+        let mut other = sample(Phase::Completed);
+        other.id = crate::ids::CashOutId::new(UnixMs(7), 7);
+        let changes = [other, held(), held(), sample(Phase::Settling), sample(Phase::Completed)];
+        let frames = told(16, &[sample(Phase::AwaitingPayment), held()], &changes).await;
+        assert_eq!(frames, ["awaiting_payment", "held", "settling", "completed"]);
     }
 
     #[tokio::test]
-    async fn changes_that_the_look_has_seen_are_not_told_after_it() {
-        let before = [at(Phase::AwaitingPayment), at(Phase::Settling), at(Phase::Completed)];
-        let frames = told(16, &before, at(Phase::Settling), &[]).await;
-        assert_eq!(states(&frames), ["settling", "completed"]);
+    async fn what_was_before_the_look_is_not_told_after_it() {
+        let changes = [
+            sample(Phase::AwaitingPayment),
+            held(),
+            sample(Phase::Settling),
+            sample(Phase::Completed),
+        ];
+        let frames = told(16, &[sample(Phase::Settling)], &changes).await;
+        assert_eq!(frames, ["settling", "completed"]);
+    }
+
+    #[tokio::test]
+    async fn an_old_change_shows_the_state_as_it_is() {
+        let looks = [held(), sample(Phase::Settling), sample(Phase::Completed)];
+        let frames = told(16, &looks, &[sample(Phase::AwaitingPayment), held()]).await;
+        assert_eq!(frames, ["held", "settling", "completed"]);
     }
 
     #[tokio::test]
     async fn who_was_too_slow_is_told_the_state_as_it_is() {
-        let reason = |n: usize| at(Phase::Canceling { reason: n.to_string() });
-        let mut many: Vec<CashOut> = (0..10).map(reason).collect();
-        many.push(at(Phase::Completed));
-        let frames = told(2, &[], at(Phase::AwaitingPayment), &many).await;
-        assert_eq!(states(&frames), ["awaiting_payment", "completed"]);
+        let many: Vec<CashOut> = (0..10).map(canceling).collect();
+        let frames = told(2, &[sample(Phase::AwaitingPayment), sample(Phase::Completed)], &many).await;
+        assert_eq!(frames, ["awaiting_payment", "completed"]);
     }
 
     #[tokio::test]
     async fn the_stream_ends_where_only_an_operator_goes_on() {
         let why = "settled without cash".to_owned();
-        assert_eq!(states(&told(4, &[], at(Phase::ClaimOwed), &[]).await), ["claim_owed"]);
+        assert_eq!(told(4, &[sample(Phase::ClaimOwed)], &[]).await, ["claim_owed"]);
         assert_eq!(
-            states(&told(4, &[], at(Phase::NeedsOperator { why }), &[]).await),
+            told(4, &[sample(Phase::NeedsOperator { why })], &[]).await,
             ["needs_operator"]
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_broken_and_a_closed_fleet_ends_the_stream() {
-        let (sender, changes) = channel(4);
-        let now = at(Phase::AwaitingPayment);
-        let mut tail = Tail::new(now.id, changes, || async { Ok(now.clone()) }).await.unwrap();
-        assert!(tail.next().await.unwrap().starts_with("event: cashout\n"));
+    async fn silence_is_broken_and_a_lost_announcement_is_found() {
+        let looks = [held(), held(), sample(Phase::Completed)];
+        let (_sender, receiver) = channel(4);
+        let looks = RefCell::new(VecDeque::from(looks));
+        let read = || async { Ok(looks.borrow_mut().pop_front().unwrap()) };
+        let mut tail = Tail::new(receiver, read).await.unwrap();
+        assert_eq!(state(&tail.next().await.unwrap()), "held");
         assert_eq!(tail.next().await.unwrap(), ": still here\n\n");
-        drop(sender);
+        assert_eq!(state(&tail.next().await.unwrap()), "completed");
         assert_eq!(tail.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_closed_fleet_ends_the_stream() {
+        assert_eq!(told(4, &[held()], &[]).await, ["held"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP edge: probes, metrics, and the JSON API of docs/API.md.
 //!
 //! Started by the app. Handlers are thin: they read a request, ask the [`Fleet`], and turn its answer into the types
-//! of [`crate::api`]. What must stay true: nothing passes [`gate`] that changes something without the token, no web
+//! of [`crate::api`]. What must stay true: nothing passes `gate.rs` that changes something without the token, no web
 //! page can drive the API through its visitor's browser, and every answer is counted and, when it is not a success, a
 //! [`crate::api::Problem`].
 

@@ -54,7 +54,14 @@ fn reason(cashout: &CashOut) -> Option<String> {
 fn operator_action(cashout: &CashOut) -> Option<String> {
     let (id, atm, currency) = (cashout.id, &cashout.quote.atm, cashout.quote.currency);
     match &cashout.phase {
-        Phase::OutcomeUnknown { at_least, .. } => {
+        Phase::OutcomeUnknown {
+            at_least, no_evidence, ..
+        } => {
+            let first = if *no_evidence {
+                ""
+            } else {
+                "The dispenser is being asked. If it can not tell: "
+            };
             let bound = match *at_least {
                 Minor::ZERO => String::new(),
                 value => format!(" At least {value} {currency} came out."),
@@ -65,7 +72,7 @@ fn operator_action(cashout: &CashOut) -> Option<String> {
                 UnknownPolicy::Settle => "takes the notes as delivered",
             };
             Some(format!(
-                "Find out what {atm} gave the customer (count its cassettes and reject tray), then: tellerd resolve {id} \
+                "{first}Find out what {atm} gave the customer (count its cassettes and reject tray), then: tellerd resolve {id} \
                  --delivered AMOUNT, with 0 for nothing.{bound} At the deadline the policy {policy}."
             ))
         }

@@ -27,6 +27,9 @@ pub enum AppendError {
         /// Its length in bytes.
         len: usize,
     },
+    /// Too many records wait already; nothing was written.
+    #[error("record not written: the journal's queue is full")]
+    QueueFull,
     /// Whether the record is in the journal is unknown, and so it is for every later one until a restart.
     #[error("the journal cannot be written until tellerd is restarted: {why}")]
     Poisoned {
@@ -76,11 +79,53 @@ impl Appender {
         answer.await.map_err(|_| ended())?
     }
 
+    /// Queues one record now, before it returns; the future tells once it is durable.
+    ///
+    /// What is queued or asked for after this call comes after the record, whoever polls what first. Dropping
+    /// the future does not take the record back.
+    pub fn submit(&self, version: u8, payload: Vec<u8>) -> impl Future<Output = Result<Position, AppendError>> + use<> {
+        let queued = self.queue_now(version, payload);
+        async move {
+            let positions = queued?.await.map_err(|_| ended())??;
+            positions.first().copied().ok_or_else(ended)
+        }
+    }
+
+    fn queue_now(&self, version: u8, payload: Vec<u8>) -> Result<oneshot::Receiver<Answer>, AppendError> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(AppendError::TooLong { len: payload.len() });
+        }
+        let (done, answer) = oneshot::channel();
+        let records = vec![(version, payload)];
+        let queued = self.queue.try_send(Request::Append { records, done });
+        queued.map(|()| answer).map_err(refused)
+    }
+
+    /// As [`Appender::barrier`], for everything queued before this call returns.
+    pub fn submit_barrier(&self) -> impl Future<Output = Result<Position, AppendError>> + use<> {
+        let (done, answer) = oneshot::channel();
+        let queued = self.queue.try_send(Request::Barrier { done }).map_err(refused);
+        async move {
+            queued?;
+            answer.await.map_err(|_| ended())?
+        }
+    }
+
     /// Waits until everything queued before is answered and the follower has seen it; returns the journal's end.
     pub async fn barrier(&self) -> Result<Position, AppendError> {
         let (done, answer) = oneshot::channel();
         self.queue.send(Request::Barrier { done }).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
+    }
+}
+
+/// What the writer answers to an append.
+type Answer = Result<Vec<Position>, AppendError>;
+
+fn refused<T>(error: mpsc::error::TrySendError<T>) -> AppendError {
+    match error {
+        mpsc::error::TrySendError::Full(_) => AppendError::QueueFull,
+        mpsc::error::TrySendError::Closed(_) => ended(),
     }
 }
 

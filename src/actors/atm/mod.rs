@@ -1,8 +1,8 @@
 //! The ATM actor: carries the cash-outs of one machine, and is the only one that orders its dispenser.
 //!
-//! Spawned by the supervisor; asked by the fleet's door. One customer at a time: [`orders`] makes promises and takes
-//! orders, [`work`] does the effects of a cash-out, [`seen`] reads what happens to its invoice, [`standing`] says
-//! whether the machine is in service, [`figures`] counts. Decisions are in [`crate::cashout`]. What must stay true:
+//! Spawned by the supervisor; asked by the fleet's door. One customer at a time: `orders` makes promises and takes
+//! orders, `work` does the effects of a cash-out, `seen` reads what happens to its invoice, `standing` says
+//! whether the machine is in service, `figures` counts. Decisions are in [`crate::cashout`]. What must stay true:
 //! the actor is a cache of the journal; it may die at any point.
 
 mod figures;

@@ -1,0 +1,83 @@
+//! Cash-outs and machines as text, for people.
+
+use std::fmt::Write as _;
+
+use crate::api::{AtmView, CashOutView};
+use crate::time::UnixMs;
+
+/// What the customer gets, pays, and by when.
+pub(super) fn promise(view: &CashOutView, now: UnixMs) -> String {
+    let seconds = view.pay_by_unix_ms.since(now).as_secs();
+    format!(
+        "cash-out {} at {}\nnotes      {} {}\nprice      {} (with a fee of {} {})\npay within {seconds} s\n",
+        view.id, view.atm, view.amount_minor, view.currency, view.price_msat, view.fee_minor, view.currency,
+    )
+}
+
+/// The state with what it means to the customer; below it, what an operator is to do.
+pub(super) fn state(view: &CashOutView) -> String {
+    let currency = view.currency;
+    let meaning = match view.state.as_str() {
+        "quoted" => "the invoice is being made".to_owned(),
+        "awaiting_payment" => "waiting for the payment".to_owned(),
+        "held" => "paid: LND holds the money".to_owned(),
+        "dispensing" => format!("take the notes: {} {currency}", view.amount_minor),
+        "outcome_unknown" => "it is not known whether notes came out".to_owned(),
+        "settling" => "notes came out; the payment is being taken".to_owned(),
+        "canceling" => "the payment is not taken; what was paid goes back".to_owned(),
+        "completed" => format!("{} {currency} delivered, payment taken", view.delivered_minor),
+        "canceled" => "no payment was taken".to_owned(),
+        "claim_owed" => format!("the customer is owed {} {currency}", view.claim_minor),
+        "needs_operator" => "an operator has to decide".to_owned(),
+        _ => String::new(),
+    };
+    let mut text = format!("{:<16} {meaning}", view.state);
+    if let Some(reason) = &view.reason {
+        let _ = write!(text, " ({reason})");
+    }
+    if let Some(action) = &view.operator_action {
+        let _ = write!(text, "\n                 operator: {action}");
+    }
+    text
+}
+
+/// One line of a list.
+pub(super) fn row(view: &CashOutView) -> String {
+    let reason = view.reason.as_deref().unwrap_or_default();
+    let amount = format!("{} {}", view.amount_minor, view.currency);
+    let row = format!(
+        "{}  {:<16} {amount:>12}  {:<16} {reason}",
+        view.id,
+        view.atm.as_str(),
+        view.state
+    );
+    row.trim_end().to_owned()
+}
+
+/// A machine with its notes and open cash-outs.
+pub(super) fn atm(view: &AtmView) -> String {
+    let mut text = format!("{:<16} {:<15} {}", view.id.as_str(), view.state, view.name);
+    if let Some(reason) = &view.reason {
+        let _ = write!(text, ": {reason}");
+    }
+    for c in &view.cassettes {
+        let _ = write!(
+            text,
+            "\n  cassette {}: {} notes of {} ({} promised); of {} loaded {} delivered, {} rejected, {} retracted, \
+             {} unaccounted",
+            c.position,
+            c.remaining,
+            c.denomination_minor,
+            c.reserved,
+            c.loaded,
+            c.delivered,
+            c.rejected,
+            c.retracted,
+            c.unaccounted
+        );
+    }
+    for id in &view.open {
+        let _ = write!(text, "\n  open: {id}");
+    }
+    text
+}
