@@ -52,7 +52,7 @@ pub struct Visit {
 }
 
 /// The daemon's last words.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Statement {
     /// Every cash-out it knows.
     pub cashouts: Vec<CashOutView>,

@@ -60,7 +60,7 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
     introduce(&options, &scenario);
     let good = stage(&options, scenario, &place).await;
     if options.keep.is_some() || !matches!(good, Ok(true)) {
-        say(&format!("Kept: {} (daemon.log, data/, lnd/, fleet.toml)", place.dir.display()));
+        say(&format!("Kept: {} (fleet.toml, daemon.log, data/, lnd/, machines/, last_words.json)", place.dir.display()));
     } else if let Err(error) = std::fs::remove_dir_all(&place.dir) {
         say(&format!("{} can not be removed: {error}", place.dir.display()));
     }
@@ -128,6 +128,8 @@ async fn stage(options: &Options, scenario: Scenario, place: &Place) -> Result<b
     display.abort();
     progress::done();
     let statement = played?;
+    let words = serde_json::to_vec_pretty(&statement).map_err(|error| own(error.to_string()))?;
+    std::fs::write(place.last_words(), words).map_err(system("last_words.json"))?;
     audit(options, &world, statement)
 }
 
@@ -163,6 +165,7 @@ async fn start_machines(
             near_end_notes: machines.low_notes,
             note_ms: u64::try_from(machines.note_time.as_millis()).unwrap_or(u64::MAX),
             purge_ms: 100,
+            ledger: Some(place.ledger(atm)),
             ..Setup::default()
         };
         let emulator = Emulator::new(setup::variant(index), setup).map_err(system(format!("the dispenser of {atm}")))?;

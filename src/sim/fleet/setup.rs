@@ -64,12 +64,25 @@ impl Place {
         self.dir.join("lines").join(atm.as_str())
     }
 
+    /// What physically happened in a machine, one JSON object a line.
+    #[must_use]
+    pub fn ledger(&self, atm: &AtmId) -> PathBuf {
+        self.dir.join("machines").join(format!("{atm}.jsonl"))
+    }
+
+    /// The daemon's last words: its list of cash-outs and machines.
+    #[must_use]
+    pub fn last_words(&self) -> PathBuf {
+        self.dir.join("last_words.json")
+    }
+
     /// Makes the folders.
     ///
     /// # Errors
     /// When one can not be made, or the directory is not empty.
     pub fn make(dir: PathBuf) -> io::Result<Self> {
         std::fs::create_dir_all(dir.join("lines"))?;
+        std::fs::create_dir_all(dir.join("machines"))?;
         let place = Self { dir };
         if place.data().exists() || place.lnd().exists() {
             let what = format!("{} holds an earlier simulation: choose another", place.dir.display());
