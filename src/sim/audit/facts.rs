@@ -86,7 +86,9 @@ impl Facts {
         for invoice in &ledger.invoices {
             match fact(invoice, rate, settled.get(&invoice.hash).copied().unwrap_or_default()) {
                 Some(fact) => facts.cashouts.push(fact),
-                None => facts.strange.push(format!("invoice {} has the memo `{}`", invoice.hash, invoice.memo)),
+                None => facts
+                    .strange
+                    .push(format!("invoice {} has the memo `{}`", invoice.hash, invoice.memo)),
             }
         }
         let invoices: HashMap<PaymentHash, &InvoiceRecord> = ledger.invoices.iter().map(|i| (i.hash, i)).collect();
@@ -125,8 +127,14 @@ fn settled_by_hash(ledger: &Ledger) -> HashMap<PaymentHash, u64> {
 
 fn fact(invoice: &InvoiceRecord, rate: Rate, settled_msat: u64) -> Option<Fact> {
     let (atm, id) = read_memo(&invoice.memo)?;
-    let held = invoice.history.iter().find(|entry| entry.state == InvoiceState::Accepted);
-    let since = invoice.history.last().map_or(invoice.created_at_unix_ms, |entry| entry.at_unix_ms);
+    let held = invoice
+        .history
+        .iter()
+        .find(|entry| entry.state == InvoiceState::Accepted);
+    let since = invoice
+        .history
+        .last()
+        .map_or(invoice.created_at_unix_ms, |entry| entry.at_unix_ms);
     Some(Fact {
         id,
         atm,

@@ -44,7 +44,10 @@ pub fn stages(visits: &[Visit], facts: &Facts) -> BTreeMap<&'static str, Quantil
             _ => {}
         }
     }
-    samples.into_iter().map(|(stage, took)| (stage, quantiles(took))).collect()
+    samples
+        .into_iter()
+        .map(|(stage, took)| (stage, quantiles(took)))
+        .collect()
 }
 
 fn quantiles(mut took: Vec<Duration>) -> Quantiles {
@@ -55,7 +58,10 @@ fn quantiles(mut took: Vec<Duration>) -> Quantiles {
         let value = took.get(rank).copied().unwrap_or_default();
         u64::try_from(value.as_millis()).unwrap_or(u64::MAX)
     };
-    Quantiles { p50: at(50), p99: at(99) }
+    Quantiles {
+        p50: at(50),
+        p99: at(99),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub mod facts;
 pub mod latency;
 pub mod physical;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 

@@ -37,7 +37,11 @@ pub fn judge(evidence: &Evidence, facts: &Facts) -> Verdict {
         judge.notes_and_money(fact);
         match views.get(&fact.id) {
             Some(view) => judge.statement(fact, view),
-            None => judge.about(fact, "unknown_to_daemon", "LND has its invoice, the daemon knows nothing of it"),
+            None => judge.about(
+                fact,
+                "unknown_to_daemon",
+                "LND has its invoice, the daemon knows nothing of it",
+            ),
         }
     }
     judge.without_invoice(evidence, facts);
@@ -72,19 +76,33 @@ impl Judge {
     fn notes_and_money(&mut self, fact: &Fact) {
         let (delivered, amount) = (fact.delivered(), fact.amount);
         if delivered > amount {
-            self.about(fact, "overdispensed", format!("{delivered} left the machine for {amount}"));
+            self.about(
+                fact,
+                "overdispensed",
+                format!("{delivered} left the machine for {amount}"),
+            );
         }
         let after_notes = fact.dispenses.iter().skip_while(|dispense| dispense.notes == 0).skip(1);
         if after_notes.count() > 0 {
-            let found = format!("notes left in one of {} dispenses, and another followed", fact.dispenses.len());
+            let found = format!(
+                "notes left in one of {} dispenses, and another followed",
+                fact.dispenses.len()
+            );
             self.about(fact, "dispensed_again", found);
         }
         if fact.state == InvoiceState::Settled {
             if delivered == Minor::ZERO {
-                self.about(fact, "settled_without_cash", format!("{amount} settled, no note left the machine"));
+                self.about(
+                    fact,
+                    "settled_without_cash",
+                    format!("{amount} settled, no note left the machine"),
+                );
             }
             if fact.settled_msat < fact.value_msat {
-                let found = format!("SETTLED, but only {} of {} msat came", fact.settled_msat, fact.value_msat);
+                let found = format!(
+                    "SETTLED, but only {} of {} msat came",
+                    fact.settled_msat, fact.value_msat
+                );
                 self.about(fact, "settled_without_money", found);
             }
         }
@@ -93,7 +111,10 @@ impl Judge {
     /// What the daemon says of a cash-out, against the ledgers.
     fn statement(&mut self, fact: &Fact, view: &CashOutView) {
         if view.atm != fact.atm || view.amount_minor != fact.amount || view.payment_hash != fact.hash.to_string() {
-            let found = format!("the daemon says {} at {}, LND {} at {}", view.amount_minor, view.atm, fact.amount, fact.atm);
+            let found = format!(
+                "the daemon says {} at {}, LND {} at {}",
+                view.amount_minor, view.atm, fact.amount, fact.atm
+            );
             self.about(fact, "wrong_terms", found);
         }
         let expected = match view.state.as_str() {
@@ -198,7 +219,12 @@ impl Judge {
         for visit in &evidence.visits {
             let (atm, id) = (Some(&visit.atm), Some(visit.id));
             if !views.contains_key(&visit.id) {
-                self.violation("forgotten", atm, id, "a customer started it, the daemon knows nothing of it");
+                self.violation(
+                    "forgotten",
+                    atm,
+                    id,
+                    "a customer started it, the daemon knows nothing of it",
+                );
             }
             let fact = facts.by_hash(&visit.hash);
             match fact {
@@ -211,7 +237,12 @@ impl Judge {
                     self.violation("wrong_terms", atm, id, found);
                 }
                 None if visit.shown_at.is_some() => {
-                    self.violation("no_invoice", atm, id, "a customer was shown an invoice that LND does not have");
+                    self.violation(
+                        "no_invoice",
+                        atm,
+                        id,
+                        "a customer was shown an invoice that LND does not have",
+                    );
                 }
                 None => {}
             }
@@ -221,9 +252,18 @@ impl Judge {
     /// The notes in a machine, against the daemon's books.
     fn notes(&mut self, atm: &AtmId, totals: &[CassetteTotals; 4], view: Option<&AtmView>) {
         for totals in totals {
-            let gone = [totals.remaining, totals.delivered, totals.rejected, totals.stuck, totals.at_exit];
+            let gone = [
+                totals.remaining,
+                totals.delivered,
+                totals.rejected,
+                totals.stuck,
+                totals.at_exit,
+            ];
             if gone.iter().sum::<u32>() != totals.loaded {
-                let found = format!("cassette {} of the emulator does not balance: {totals:?}", totals.position);
+                let found = format!(
+                    "cassette {} of the emulator does not balance: {totals:?}",
+                    totals.position
+                );
                 self.violation("emulator_wrong", Some(atm), None, found);
             }
         }
@@ -254,11 +294,20 @@ fn is_settled_end(view: &CashOutView) -> bool {
 /// Notes missing from the books or too many in them, beyond those that the books call unaccounted for, or promised to
 /// a cash-out that is still open.
 fn wrong_books(books: &CassetteView, totals: &CassetteTotals, open: bool) -> Option<String> {
-    let sum = [books.delivered, books.rejected, books.retracted, books.unaccounted, books.remaining]
-        .iter()
-        .fold(0_u64, |sum, notes| sum + u64::from(*notes));
+    let sum = [
+        books.delivered,
+        books.rejected,
+        books.retracted,
+        books.unaccounted,
+        books.remaining,
+    ]
+    .iter()
+    .fold(0_u64, |sum, notes| sum + u64::from(*notes));
     if sum != u64::from(books.loaded) {
-        return Some(format!("cassette {}: the books do not balance: {books:?}", books.position));
+        return Some(format!(
+            "cassette {}: the books do not balance: {books:?}",
+            books.position
+        ));
     }
     let least = if open {
         // Of an open order notes may have left, also into the reject tray.

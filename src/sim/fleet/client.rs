@@ -94,14 +94,18 @@ impl Api {
 
     /// The customer does not want it any more.
     pub async fn cancel(&self, id: CashOutId) -> Result<CashOutView, ClientError> {
-        self.post(&format!("/v1/cashouts/{id}/cancel"), &serde_json::json!({})).await
+        self.post(&format!("/v1/cashouts/{id}/cancel"), &serde_json::json!({}))
+            .await
     }
 
     /// An operator decides.
     pub async fn resolve(&self, id: CashOutId, by: &str, decision: Decision) -> Result<CashOutView, ClientError> {
         let (by, note) = (by.to_owned(), "counted at the machine".to_owned());
-        self.post(&format!("/v1/cashouts/{id}/resolve"), &ResolveCashOut { by, decision, note })
-            .await
+        self.post(
+            &format!("/v1/cashouts/{id}/resolve"),
+            &ResolveCashOut { by, decision, note },
+        )
+        .await
     }
 
     /// All cash-outs.
@@ -125,12 +129,14 @@ impl Api {
 
     /// `drain` or `resume`.
     pub async fn order(&self, atm: &AtmId, what: &str, by: &str) -> Result<AtmView, ClientError> {
-        self.post(&format!("/v1/atms/{atm}/{what}"), &Ordered { by: by.to_owned() }).await
+        self.post(&format!("/v1/atms/{atm}/{what}"), &Ordered { by: by.to_owned() })
+            .await
     }
 
     /// The cassettes were loaded and counted.
     pub async fn load(&self, atm: &AtmId, by: &str, cassettes: Vec<LoadedCassette>) -> Result<AtmView, ClientError> {
         let by = by.to_owned();
-        self.post(&format!("/v1/atms/{atm}/load"), &LoadCassettes { by, cassettes }).await
+        self.post(&format!("/v1/atms/{atm}/load"), &LoadCassettes { by, cassettes })
+            .await
     }
 }

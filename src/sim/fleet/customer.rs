@@ -27,7 +27,9 @@ const CUSTOMERS: u64 = 1;
 
 /// Serves customers at machine `index` until no more come.
 pub async fn customers(world: Arc<World>, index: usize) {
-    let Some(stand) = world.stands.get(index).cloned() else { return };
+    let Some(stand) = world.stands.get(index).cloned() else {
+        return;
+    };
     let mut random = world.random(CUSTOMERS, index);
     let mut planned_at = 0;
     loop {
@@ -45,7 +47,12 @@ pub async fn customers(world: Arc<World>, index: usize) {
 /// Draws what befalls the next dispense, once for each dispense.
 fn plan_fault(world: &World, stand: &Stand, random: &mut StdRng, planned_at: &mut u64) {
     let (draw, dice) = (choose(random, &world.scenario.faults, 100), random.random());
-    let dispenses = stand.inside.events().iter().filter(|event| is_dispense(&event.what)).count() as u64;
+    let dispenses = stand
+        .inside
+        .events()
+        .iter()
+        .filter(|event| is_dispense(&event.what))
+        .count() as u64;
     if dispenses + 1 == *planned_at {
         // The last one still waits for its dispense, which nobody paid for.
         return;
@@ -86,7 +93,9 @@ async fn visit(world: &World, stand: &Stand, random: &mut StdRng) -> bool {
         asked_at,
         shown_at: view.payment_request.as_ref().map(|_| SystemClock.now()),
     });
-    let Some(invoice) = view.payment_request.clone() else { return true };
+    let Some(invoice) = view.payment_request.clone() else {
+        return true;
+    };
     act(world, behaviour, &mut manner, &view, &invoice).await;
     if behaviour == Behaviour::WalksAway {
         return true;
@@ -94,7 +103,6 @@ async fn visit(world: &World, stand: &Stand, random: &mut StdRng) -> bool {
     watch(world, &view).await;
     true
 }
-
 
 fn turned_away(world: &World, error: &ClientError) {
     match error {

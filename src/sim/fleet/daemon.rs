@@ -60,7 +60,10 @@ impl Daemon {
                 return Ok(None);
             }
             if Instant::now() > late {
-                return Err(io::Error::other(format!("the daemon did not answer within {} s", COMES_UP.as_secs())));
+                return Err(io::Error::other(format!(
+                    "the daemon did not answer within {} s",
+                    COMES_UP.as_secs()
+                )));
             }
             sleep(LOOK).await;
         }

@@ -113,9 +113,13 @@ impl Operator {
             return Ok(());
         }
         self.open_machine(stand);
-        let Ok(ledger) = self.world.lnd.ledger() else { return Ok(()) };
+        let Ok(ledger) = self.world.lnd.ledger() else {
+            return Ok(());
+        };
         let facts = Facts::find(&[stand.machine()], &ledger, self.world.rate);
-        let delivered = facts.by_hash(&view.payment_hash).map_or(Minor::ZERO, |fact| fact.delivered());
+        let delivered = facts
+            .by_hash(&view.payment_hash)
+            .map_or(Minor::ZERO, |fact| fact.delivered());
         count(&self.world.figures.decided);
         self.tell(view.id, Decision::DeliveredMinor(delivered)).await
     }
@@ -133,7 +137,8 @@ impl Operator {
 
     fn open_machine(&self, stand: &Stand) {
         if let Err(error) = stand.inside.clear_jam() {
-            self.world.trouble("simulation", format!("{} can not be opened: {error}", stand.atm));
+            self.world
+                .trouble("simulation", format!("{} can not be opened: {error}", stand.atm));
         }
     }
 
@@ -182,7 +187,8 @@ impl Operator {
         for position in CASSETTES {
             let missing = full.saturating_sub(stand.inside.remaining(position));
             if let Err(error) = stand.inside.refill(position, missing) {
-                self.world.trouble("simulation", format!("{} can not be filled: {error}", stand.atm));
+                self.world
+                    .trouble("simulation", format!("{} can not be filled: {error}", stand.atm));
             }
         }
     }
@@ -190,15 +196,24 @@ impl Operator {
 
 /// The machine serves nobody because an outcome is not known: nobody touches it before that is decided.
 fn is_unknown(atm: &AtmView) -> bool {
-    atm.reason.as_deref().is_some_and(|why| why.contains("not known whether"))
+    atm.reason
+        .as_deref()
+        .is_some_and(|why| why.contains("not known whether"))
 }
 
 /// Whether a cassette is low, or gives no more.
 fn needs_notes(stand: &Stand, low: u32) -> bool {
-    let low = CASSETTES.iter().any(|position| stand.inside.remaining(*position) <= low);
+    let low = CASSETTES
+        .iter()
+        .any(|position| stand.inside.remaining(*position) <= low);
     let events = stand.inside.events();
     let last = events.iter().rev().find(|event| {
-        let dry = matches!(event.what, What::FaultApplied { fault: Fault::Dry { .. } });
+        let dry = matches!(
+            event.what,
+            What::FaultApplied {
+                fault: Fault::Dry { .. }
+            }
+        );
         dry || matches!(event.what, What::Refilled { .. })
     });
     low || last.is_some_and(|event| matches!(event.what, What::FaultApplied { .. }))

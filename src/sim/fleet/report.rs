@@ -77,7 +77,13 @@ impl Report {
     #[must_use]
     pub fn new(run: Run, evidence: &Evidence, facts: &Facts, verdict: Verdict) -> Self {
         let unheld = facts.unheld.iter().map(|(_, dispense)| dispense);
-        let dispenses = || facts.cashouts.iter().flat_map(|fact| &fact.dispenses).chain(unheld.clone());
+        let dispenses = || {
+            facts
+                .cashouts
+                .iter()
+                .flat_map(|fact| &fact.dispenses)
+                .chain(unheld.clone())
+        };
         Self {
             seed: run.seed,
             atms: evidence.machines.len(),
@@ -154,7 +160,10 @@ impl Report {
              with what the node settled, canceled or holds (by the node's own record), and both with what the daemon says."
         );
         if self.violations.is_empty() {
-            _ = writeln!(text, "No violation: no note without a hold, none twice, none unpaid, no payment without its notes.");
+            _ = writeln!(
+                text,
+                "No violation: no note without a hold, none twice, none unpaid, no payment without its notes."
+            );
             return;
         }
         _ = writeln!(text, "{} VIOLATIONS", self.violations.len());

@@ -60,7 +60,10 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
     introduce(&options, &scenario);
     let good = stage(&options, scenario, &place).await;
     if options.keep.is_some() || !matches!(good, Ok(true)) {
-        say(&format!("Kept: {} (fleet.toml, daemon.log, data/, lnd/, machines/, last_words.json)", place.dir.display()));
+        say(&format!(
+            "Kept: {} (fleet.toml, daemon.log, data/, lnd/, machines/, last_words.json)",
+            place.dir.display()
+        ));
     } else if let Err(error) = std::fs::remove_dir_all(&place.dir) {
         say(&format!("{} can not be removed: {error}", place.dir.display()));
     }
@@ -75,9 +78,13 @@ fn introduce(options: &Options, scenario: &Scenario) {
         options.seed,
         scenario.about
     ));
-    say("The daemon is a real `tellerd run` process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on");
+    say(
+        "The daemon is a real `tellerd run` process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on",
+    );
     say("serial lines (pseudo-terminals), customers who pay hold invoices or do not, and an operator who clears jams.");
-    say("When the last customer is gone, every note that left a machine is compared with every satoshi that was taken.");
+    say(
+        "When the last customer is gone, every note that left a machine is compared with every satoshi that was taken.",
+    );
 }
 
 fn check_limits(atms: usize) -> Result<(), SimulationError> {
@@ -96,7 +103,9 @@ fn check_limits(atms: usize) -> Result<(), SimulationError> {
     if let Some(most) = files
         && wanted.saturating_mul(4).saturating_add(FILES) > most
     {
-        return too_many(format!("a process may open {most} files here (ulimit -n), 4 for each machine and {FILES} are needed"));
+        return too_many(format!(
+            "a process may open {most} files here (ulimit -n), 4 for each machine and {FILES} are needed"
+        ));
     }
     Ok(())
 }
@@ -159,7 +168,13 @@ async fn start_machines(
     let mut stands = Vec::new();
     let machines = scenario.machines;
     for (index, atm) in atms.iter().enumerate() {
-        let notes = DENOMINATIONS.map(|value| if value > Minor::ZERO { i64::from(machines.notes) } else { -1 });
+        let notes = DENOMINATIONS.map(|value| {
+            if value > Minor::ZERO {
+                i64::from(machines.notes)
+            } else {
+                -1
+            }
+        });
         let setup = Setup {
             cassettes: notes,
             near_end_notes: machines.low_notes,
@@ -168,11 +183,17 @@ async fn start_machines(
             ledger: Some(place.ledger(atm)),
             ..Setup::default()
         };
-        let emulator = Emulator::new(setup::variant(index), setup).map_err(system(format!("the dispenser of {atm}")))?;
+        let emulator =
+            Emulator::new(setup::variant(index), setup).map_err(system(format!("the dispenser of {atm}")))?;
         let inside = emulator.handle();
         let atm = atm.clone();
         let (line, name) = (place.line(&atm), atm.to_string());
-        tasks.spawn(async move { format!("the dispenser of {name} ended: {:?}", serve_on_pty(&emulator, &line).await) });
+        tasks.spawn(async move {
+            format!(
+                "the dispenser of {name} ended: {:?}",
+                serve_on_pty(&emulator, &line).await
+            )
+        });
         stands.push(Stand { atm, inside });
     }
     // Every line is there before the daemon looks for it.
@@ -319,7 +340,9 @@ async fn keep(world: Arc<World>, mut daemon: Daemon, mut finished: oneshot::Rece
 
 async fn restart_node(world: Arc<World>) {
     let mut random = world.random(RESTARTS, 0);
-    let Some(every) = world.scenario.lnd.restart_every else { return };
+    let Some(every) = world.scenario.lnd.restart_every else {
+        return;
+    };
     while world.wait(around(&mut random, every)).await {
         let (down, startup) = (Duration::from_millis(800), Duration::from_millis(600));
         match world.lnd.inject(Fault::Restart { down, startup }) {
@@ -354,7 +377,9 @@ fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool,
     };
     let facts = Facts::of(&evidence);
     let mut verdict = judge(&evidence, &facts);
-    verdict.violations.extend(world.troubles.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+    verdict
+        .violations
+        .extend(world.troubles.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
     let run = Run {
         seed: options.seed,
         duration_s: options.duration.as_secs(),

@@ -309,7 +309,10 @@ fn customers(mut section: Section) -> Customers {
         shares.push((behaviour, share));
     }
     if shares.iter().all(|(_, share)| *share == 0) {
-        section.mistake("pays_at_once", "no customer behaves in any way: give at least one share");
+        section.mistake(
+            "pays_at_once",
+            "no customer behaves in any way: give at least one share",
+        );
     }
     section.finish();
     Customers { pause, amounts, shares }
@@ -333,7 +336,10 @@ fn machines(mut section: Section) -> Machines {
         section.mistake("low_notes", format!("{low_notes} is not below notes = {notes}"));
     }
     if note_time > Duration::from_millis(100) {
-        section.mistake("note_time", "more than \"100ms\": the longest dispense would outlast the daemon's wait");
+        section.mistake(
+            "note_time",
+            "more than \"100ms\": the longest dispense would outlast the daemon's wait",
+        );
     }
     section.finish();
     Machines {
@@ -384,7 +390,10 @@ fn lnd(mut section: Section) -> LndTerms {
         restart_every: section.optional("restart_every", duration),
     };
     if terms.block_interval < Duration::from_secs(1) {
-        section.mistake("block_interval", "below \"1s\" every hold would be canceled by its height");
+        section.mistake(
+            "block_interval",
+            "below \"1s\" every hold would be canceled by its height",
+        );
     }
     section.finish();
     terms
@@ -421,12 +430,20 @@ mod tests {
     fn every_mistake_is_told_with_line_and_key() {
         let text = "about = \"x\"\n[customers]\npays_at_once = 1\namounts = [20.5]\n[faults]\nreject = 60\ndry = 60\n\
                     [daemon]\nkil_every = \"4s\"\n[machines]\nnotes = 10\nlow_notes = 10\n";
-        let errors = Scenario::parse(text, Path::new("s.toml")).expect_err("wrong").to_string();
+        let errors = Scenario::parse(text, Path::new("s.toml"))
+            .expect_err("wrong")
+            .to_string();
         let told: Vec<&str> = errors.lines().collect();
         assert_eq!(told.len(), 4, "{errors}");
         assert!(told[0].starts_with("s.toml:4: customers.amounts: "), "{errors}");
-        assert!(told[1].starts_with("s.toml:6: faults.reject: the faults add up to 120"), "{errors}");
-        assert!(told[2].starts_with("s.toml:9: daemon.kil_every: unknown key"), "{errors}");
+        assert!(
+            told[1].starts_with("s.toml:6: faults.reject: the faults add up to 120"),
+            "{errors}"
+        );
+        assert!(
+            told[2].starts_with("s.toml:9: daemon.kil_every: unknown key"),
+            "{errors}"
+        );
         assert!(told[3].starts_with("s.toml:12: machines.low_notes: "), "{errors}");
     }
 

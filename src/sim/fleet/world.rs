@@ -117,7 +117,10 @@ impl World {
             cashout: None,
             found: found.into(),
         };
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+        self.troubles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(violation);
     }
 
     /// Remembers what a customer was told.
