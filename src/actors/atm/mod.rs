@@ -5,6 +5,7 @@
 //! whether the machine is in service, `figures` counts. Decisions are in [`crate::cashout`]. What must stay true:
 //! the actor is a cache of the journal; it may die at any point.
 
+mod care;
 mod figures;
 pub mod orders;
 mod seen;
@@ -52,8 +53,10 @@ pub struct Atm {
     promising: bool,
     loaded: bool,
     journal_trouble: Option<String>,
-    /// The device's present fault was answered by a reset already.
-    reset_tried: bool,
+    /// The device's present fault was answered by a clearing already.
+    clear_tried: bool,
+    /// Its path is being cleared.
+    clearing: bool,
     _guard: DownGuard,
 }
 
@@ -74,7 +77,8 @@ impl Atm {
             promising: false,
             loaded: false,
             journal_trouble: None,
-            reset_tried: false,
+            clear_tried: false,
+            clearing: false,
             _guard: guard,
         }
     }
