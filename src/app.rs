@@ -24,7 +24,7 @@ use crate::hardware::device::{self, DeviceConfig};
 use crate::hardware::puloon;
 use crate::http;
 use crate::ids::AtmId;
-use crate::journal::{AppendError, OpenError, Options, WriterThread};
+use crate::journal::{AppendError, OpenError, Options, WrapFile, WriterThread};
 use crate::lnd::{EndpointError, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
@@ -47,8 +47,8 @@ pub enum AppError {
     /// The journal's writer.
     #[error(transparent)]
     Journal(#[from] OpenError),
-    /// The journal does not take records.
-    #[error("the journal does not take records: {0}")]
+    /// The journal takes no records any more, so no hold's deadline can be kept: a new start reads what is durable.
+    #[error("the journal takes no records: {0}")]
     Append(#[from] AppendError),
     /// The API's token.
     #[error(transparent)]
@@ -110,15 +110,34 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         .transpose()?;
     let listener = listen(config.http.listen)?;
     let metrics = Metrics::new()?;
-    let (foundations, writer) = foundations(&config, opened, &metrics)?;
-    let shared = Arc::new(shared(&config, metrics.clone()));
+    let up = bring_up(&config, opened, &metrics, Options::default().wrap)?;
+    serve(up, metrics, listener, token).await
+}
+
+/// The actors of a fleet, at work.
+pub struct Up {
+    /// The door to them.
+    pub fleet: Fleet,
+    /// Answers, with an error, when the supervisor is gone.
+    pub supervisor_ended: oneshot::Receiver<()>,
+    /// The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
+    _writer: WriterThread,
+}
+
+/// Starts the actors. `wrap` goes around each file of the journal; tests let it fail.
+///
+/// # Errors
+/// When the journal, LND's address or a thread can not be had.
+pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFile) -> Result<Up, AppError> {
+    let (foundations, writer) = foundations(config, opened, metrics, wrap)?;
+    let shared = Arc::new(shared(config, metrics.clone()));
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
-    let fleet = Fleet::new(Arc::clone(&shared));
-    serve(&fleet, metrics, listener, token, supervisor_ended).await?;
-    // The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
-    drop(writer);
-    Ok(())
+    Ok(Up {
+        fleet: Fleet::new(shared),
+        supervisor_ended,
+        _writer: writer,
+    })
 }
 
 fn greet(opened: &Opened) {
@@ -160,7 +179,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
     Ok(listener)
 }
 
-fn foundations(config: &Config, opened: Opened, metrics: &Metrics) -> Result<(Foundations, WriterThread), AppError> {
+fn foundations(
+    config: &Config,
+    opened: Opened,
+    metrics: &Metrics,
+    wrap: WrapFile,
+) -> Result<(Foundations, WriterThread), AppError> {
     let failed = |error| tracing::error!(%error, "the state store is left behind; the journal goes on");
     let (follower, _thread) = Follower::start(opened.store, failed).map_err(system("the store's thread"))?;
     let figures = metrics.clone();
@@ -171,7 +195,7 @@ fn foundations(config: &Config, opened: Opened, metrics: &Metrics) -> Result<(Fo
             let records = u32::try_from(batch.records).unwrap_or(u32::MAX);
             figures.journal_synced(records, batch.sync);
         }),
-        ..Options::default()
+        wrap,
     };
     let (appender, writer) = opened.journal.start(options, follower.sink())?;
     let node = Arc::new(LndClient::new(&config.lnd)?);
@@ -209,6 +233,7 @@ fn shared(config: &Config, metrics: Metrics) -> Shared {
         clock: Arc::new(SystemClock),
         metrics,
         changes: broadcast::Sender::new(CHANGES),
+        journal_lost: watch::Sender::new(None),
         stopping: watch::Sender::new(false),
     }
 }
@@ -231,13 +256,8 @@ fn device(atm: &AtmConfig) -> DeviceConfig {
 }
 
 /// Serves until a signal, or until something that is needed ends.
-async fn serve(
-    fleet: &Fleet,
-    metrics: Metrics,
-    listener: TcpListener,
-    token: Option<Token>,
-    supervisor_ended: oneshot::Receiver<()>,
-) -> Result<(), AppError> {
+async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<Token>) -> Result<(), AppError> {
+    let fleet = &up.fleet;
     let address = listener.local_addr().map_err(system("the API's address"))?;
     if token.is_none() {
         tracing::warn!("http.token_file is not set: whoever reaches {address} may change things");
@@ -248,7 +268,8 @@ async fn serve(
     let handle = server.handle();
     tokio::select! {
         served = server => return served.map_err(system("the API")),
-        _ = supervisor_ended => return Err(AppError::SupervisorDied),
+        _ = up.supervisor_ended => return Err(AppError::SupervisorDied),
+        error = fleet.journal_lost() => return Err(error.into()),
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }

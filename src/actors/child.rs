@@ -14,6 +14,9 @@ use crate::ids::{AtmId, PaymentHash};
 use crate::metrics::ActorKind;
 use crate::time::UnixMs;
 
+/// Between two looks for an actor that is being restarted.
+const RETURN: Duration = Duration::from_millis(50);
+
 /// Which child of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChildId {
@@ -154,6 +157,18 @@ impl<A: Actor> Post<A> {
     pub fn get(&self) -> Option<Addr<A>> {
         let addr = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         addr.filter(Addr::connected)
+    }
+}
+
+impl<A: Actor<Context = actix::Context<A>>> Post<A> {
+    /// The address, once there is a living actor.
+    pub async fn there(&self) -> Addr<A> {
+        loop {
+            match self.get() {
+                Some(addr) => return addr,
+                None => tokio::time::sleep(RETURN).await,
+            }
+        }
     }
 }
 

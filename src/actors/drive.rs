@@ -18,7 +18,7 @@ use super::journal::{Append, Journal, JournalError};
 use crate::record::Body;
 
 /// Before an append that was refused is tried again.
-const REWRITE: Duration = Duration::from_secs(1);
+pub(super) const REWRITE: Duration = Duration::from_secs(1);
 
 /// What an effect came to.
 pub struct Done<E> {

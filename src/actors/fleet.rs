@@ -21,6 +21,7 @@ use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
 use crate::cashout::{CancelBy, CashOut, Event, Phase, Resolution};
 use crate::ids::{AtmId, CashOutId};
+use crate::journal::AppendError;
 use crate::metrics::AtmState;
 use crate::money::Minor;
 use crate::store::{AtmBook, Folded, StoreError, View};
@@ -252,6 +253,18 @@ impl Fleet {
             tracing::error!(%error, "the gauges are old");
         }
         metrics.render()
+    }
+
+    /// Answers when the journal takes no records until the daemon is started again.
+    pub async fn journal_lost(&self) -> AppendError {
+        let mut lost = self.shared.journal_lost.subscribe();
+        loop {
+            if let Some(error) = &*lost.borrow_and_update() {
+                return error.clone();
+            }
+            // The sender is in `self`, so the wait can not fail.
+            let _ = lost.changed().await;
+        }
     }
 
     /// No new customers and no new dispenses from now on; answers when no dispense is under way.

@@ -122,7 +122,7 @@ impl InvoiceActor {
     fn load(&mut self, ctx: &mut Context<Self>) {
         let (journal, hash) = (self.shared.journal.clone(), self.hash);
         let loaded = async move {
-            let journal = journal.get().ok_or(JournalError::Down)?;
+            let journal = journal.there().await;
             let loaded = journal.send(load_invoice(hash)).await;
             loaded.unwrap_or_else(|error| Err(JournalError::Unknown(error.to_string())))
         };

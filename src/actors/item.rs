@@ -33,6 +33,9 @@ pub trait Machine: Clone {
     fn deadline(&self) -> Option<UnixMs>;
     /// The event as a record of this item.
     fn record(&self, event: Self::Event) -> Body;
+    /// The event stands for a check made just now: when it can not be made durable at once it is void, because
+    /// what was checked may not hold any more, and its effect checks anew.
+    fn perishes(event: &Self::Event) -> bool;
     /// Nothing is left to do.
     fn is_final(&self) -> bool;
 }
@@ -56,6 +59,10 @@ impl Machine for CashOut {
 
     fn record(&self, event: Self::Event) -> Body {
         Body::CashOut { id: self.id, event }
+    }
+
+    fn perishes(event: &Self::Event) -> bool {
+        matches!(event, cashout::Event::DispenseCommitted { .. })
     }
 
     fn is_final(&self) -> bool {
@@ -85,6 +92,10 @@ impl Machine for Invoice {
             hash: self.spec.hash,
             event,
         }
+    }
+
+    fn perishes(event: &Self::Event) -> bool {
+        matches!(event, invoice::InvoiceEvent::Committed { .. })
     }
 
     fn is_final(&self) -> bool {
@@ -201,9 +212,12 @@ impl<M: Machine> Item<M> {
         Some((before, offer.event))
     }
 
-    /// The event being appended is definitely not in the journal: it is first in the queue again.
+    /// The event being appended is definitely not in the journal: it is first in the queue again, unless it
+    /// perishes. Whoever waits for one that does hears no verdict.
     pub fn not_written(&mut self) {
-        if let Some((_, offer)) = self.appending.take() {
+        if let Some((_, offer)) = self.appending.take()
+            && !M::perishes(&offer.event)
+        {
             self.queue.push_front(offer);
         }
     }
@@ -275,6 +289,22 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_commitment_that_was_not_written_is_void() {
+        let (mut item, history) = item();
+        for event in &history[..2] {
+            item.offer(event.clone());
+            assert!(matches!(item.step(), Step::Append(_)));
+            item.adopt();
+        }
+        assert!(matches!(history[2], Event::DispenseCommitted { .. }));
+        item.offer(history[2].clone());
+        assert!(matches!(item.step(), Step::Append(_)));
+        item.not_written();
+        assert!(matches!(item.step(), Step::Idle), "the hold may be gone by now");
+        assert_eq!(item.state().phase.name(), "held");
     }
 
     #[test]

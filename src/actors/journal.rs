@@ -4,20 +4,20 @@
 //! The writing itself is on the journal's own thread ([`crate::journal`]). What must stay true: `Ok` means
 //! durable; a state that is loaded includes every record acknowledged or still waiting when it was asked for.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use thiserror::Error;
 
 use super::child::{DownGuard, can_panic};
+use super::shared::Shared;
 use crate::cashout::CashOut;
 use crate::ids::{AtmId, PaymentHash};
 use crate::invoice::Invoice;
 use crate::journal::{AppendError, Appender};
-use crate::metrics::Metrics;
 use crate::record::{BadRecord, Body, Record, VERSION};
 use crate::store::{AtmBook, Folded, Follower, FollowerGone, StoreError, View};
-use crate::time::SharedClock;
 
 /// Why a record is not durable, or a state can not be loaded.
 #[derive(Debug, Clone, Error)]
@@ -66,20 +66,18 @@ impl From<StoreError> for JournalError {
 pub struct Journal {
     appender: Appender,
     follower: Follower,
-    clock: SharedClock,
-    metrics: Metrics,
+    shared: Arc<Shared>,
     _guard: DownGuard,
 }
 
 impl Journal {
     /// One life of it; threads and files live on without it.
     #[must_use]
-    pub fn new(appender: Appender, follower: Follower, clock: SharedClock, metrics: Metrics, guard: DownGuard) -> Self {
+    pub fn new(appender: Appender, follower: Follower, shared: Arc<Shared>, guard: DownGuard) -> Self {
         Self {
             appender,
             follower,
-            clock,
-            metrics,
+            shared,
             _guard: guard,
         }
     }
@@ -105,17 +103,22 @@ impl Handler<Append> for Journal {
 
     fn handle(&mut self, Append(body): Append, _: &mut Self::Context) -> Self::Result {
         let record = Record {
-            at: self.clock.now(),
+            at: self.shared.clock.now(),
             body,
         };
-        let (begun, metrics) = (Instant::now(), self.metrics.clone());
+        let (begun, shared) = (Instant::now(), Arc::clone(&self.shared));
         // Queued here and now: a state that is loaded after this message includes this record.
         let appending = record.encode().map(|payload| self.appender.submit(VERSION, payload));
         Box::pin(async move {
             let appended = appending?.await;
             match &appended {
-                Ok(_) => metrics.journal_appended(begun.elapsed()),
-                Err(_) => metrics.journal_failed(),
+                Ok(_) => shared.metrics.journal_appended(begun.elapsed()),
+                Err(error) => {
+                    shared.metrics.journal_failed();
+                    if let AppendError::Poisoned { .. } = error {
+                        shared.journal_lost.send_replace(Some(error.clone()));
+                    }
+                }
             }
             crate::crash::point("append");
             appended.map(drop).map_err(JournalError::from)

@@ -173,6 +173,19 @@ impl Shared {
         }
     }
 
+    /// Nothing can be asked of LND from now on: why.
+    pub(super) fn lnd_is_down(&self, why: &str) {
+        let news = self.status.send_if_modified(|status| {
+            let news = status.down.as_deref() != Some(why);
+            status.down = Some(why.to_owned());
+            news
+        });
+        if news {
+            tracing::warn!(%why, "LND can not be used");
+        }
+        self.metrics.set_lnd_connected(false);
+    }
+
     /// Returns once invoices can be looked up.
     pub async fn lnd_up(&self) {
         // The sender is in `self`, so the wait can not fail.
@@ -200,15 +213,7 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
             }
             Err(why) => why,
         };
-        let news = shared.status.send_if_modified(|status| {
-            let news = status.down.as_ref() != Some(&why);
-            status.down = Some(why.clone());
-            news
-        });
-        if news {
-            tracing::warn!(%why, "LND can not be used");
-        }
-        shared.metrics.set_lnd_connected(false);
+        shared.lnd_is_down(&why);
         let random = getrandom::u32().unwrap_or(u32::MAX);
         tokio::time::sleep(Backoff::CONNECT.delay(attempt, random)).await;
         attempt = attempt.saturating_add(1);
@@ -243,8 +248,12 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     Ok(blocks)
 }
 
+/// In words that tell an operator where to look.
 fn text(error: LnError) -> String {
-    error.to_string()
+    match error.kind {
+        LnErrorKind::Denied => format!("LND's macaroon can not be used: {error}"),
+        _ => error.to_string(),
+    }
 }
 
 /// The journal belongs to one node; the first one reached is it.

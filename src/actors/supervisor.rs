@@ -96,8 +96,7 @@ impl Supervisor {
         match id {
             ChildId::Journal => {
                 let Foundations { appender, follower, .. } = &self.foundations;
-                let (clock, metrics) = (Arc::clone(&shared.clock), shared.metrics.clone());
-                let actor = Journal::new(appender.clone(), follower.clone(), clock, metrics, guard);
+                let actor = Journal::new(appender.clone(), follower.clone(), Arc::clone(&shared), guard);
                 let addr = actor.start();
                 shared.journal.set(addr.clone());
                 Box::new(move || addr.connected())
@@ -146,6 +145,9 @@ impl Supervisor {
         }
         let wait = child.restarts.next(self.shared.clock.now());
         child.returning = true;
+        if *id == ChildId::Lnd {
+            self.shared.lnd_is_down("the LND actor is being restarted");
+        }
         self.shared.metrics.actor_restarted(id.kind());
         if wait.is_none() {
             self.shared.metrics.failed(FailureReason::ActorFailed);
@@ -153,8 +155,14 @@ impl Supervisor {
         }
         let wait = wait.unwrap_or(self.foundations.supervision.within);
         tracing::error!(child = %id, ?wait, "an actor died and will be started again");
-        let again = id.clone();
-        ctx.run_later(wait, move |this, ctx| this.spawn(&again, ctx));
+        let (again, generation) = (id.clone(), down.generation);
+        ctx.run_later(wait, move |this, ctx| {
+            // An operator may have brought it back earlier.
+            let due = |child: &Child| child.returning && child.generation == generation;
+            if this.children.get(&again).is_some_and(due) {
+                this.spawn(&again, ctx);
+            }
+        });
     }
 
     /// Takes the ATM of a child that dies too often out of service.
@@ -281,7 +289,8 @@ impl Handler<InvoiceCall> for Supervisor {
     }
 }
 
-/// An operator puts an ATM back into service: its deaths so far are forgiven.
+/// An operator puts an ATM back into service: its deaths so far are forgiven, and what waits for its next life
+/// gets it now.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Forgive(pub AtmId);
@@ -289,11 +298,22 @@ pub struct Forgive(pub AtmId);
 impl Handler<Forgive> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Forgive(atm): Forgive, _: &mut Self::Context) {
-        for id in [ChildId::Atm(atm.clone()), ChildId::Hardware(atm.clone())] {
-            if let Some(child) = self.children.get_mut(&id) {
-                child.restarts.forgive();
+    fn handle(&mut self, Forgive(atm): Forgive, ctx: &mut Self::Context) {
+        let concerns = |id: &ChildId| match id {
+            ChildId::Atm(of) | ChildId::Hardware(of) => *of == atm,
+            // Whose it is only the journal knows; another machine's loses nothing by it.
+            ChildId::Invoice(_) => true,
+            ChildId::Journal | ChildId::Lnd => false,
+        };
+        let mut waiting = Vec::new();
+        for (id, child) in self.children.iter_mut().filter(|(id, _)| concerns(id)) {
+            child.restarts.forgive();
+            if child.returning {
+                waiting.push(id.clone());
             }
+        }
+        for id in waiting {
+            self.spawn(&id, ctx);
         }
         if let Some(seat) = self.shared.seats.get(&atm) {
             seat.suspend(None);

@@ -1,6 +1,12 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
 mod architecture;
+mod daemon;
+mod fleet;
+mod fleet_journal;
+mod fleet_lnd;
+mod fleet_panics;
+mod fleet_rig;
 mod hardware;
 mod hardware_transcripts;
 mod journal;

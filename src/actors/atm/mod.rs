@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::WatchStream;
 
 use super::child::{DownGuard, Post, can_panic};
-use super::drive::{Carrier, Flights, Work, drive, write};
+use super::drive::{Carrier, Flights, REWRITE, Work, drive, write};
 use super::hardware::Health;
 use super::invoice::InvoiceSeen;
 use super::item::Item;
@@ -83,6 +83,7 @@ impl Atm {
         let loaded = load(Arc::clone(&self.seat), self.shared.journal.clone()).into_actor(self);
         let loaded = loaded.map(|loaded, this, ctx| match loaded {
             Ok((book, open)) => {
+                this.journal_trouble(None);
                 this.book = book;
                 this.loaded = true;
                 for (cashout, invoice) in open {
@@ -91,7 +92,11 @@ impl Atm {
                 ctx.add_stream(WatchStream::new(this.shared.status.subscribe()));
                 ctx.add_stream(WatchStream::new(this.seat.health.subscribe()));
             }
-            Err(error) => this.astray(&error.to_string(), ctx),
+            Err(JournalError::Unknown(why)) => this.astray(&why, ctx),
+            Err(error) => {
+                this.journal_trouble(Some(&error.to_string()));
+                ctx.run_later(REWRITE, Self::load);
+            }
         });
         loaded.wait(ctx);
     }

@@ -4,6 +4,7 @@
 //! of it; an operator's order is durable before it acts.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix::{
     ActorFutureExt, AsyncContext, Context, ContextFutureSpawner, Handler, Message, ResponseFuture, WrapFuture,
@@ -25,6 +26,9 @@ use crate::ids::{CashOutId, Preimage};
 use crate::metrics::{AtmState, FailureReason};
 use crate::money::Minor;
 use crate::record::{AtmEvent, Body};
+
+/// How long a machine whose promise could not be written down turns customers away.
+const TROUBLE: Duration = Duration::from_secs(2);
 
 /// A customer wants notes of this value.
 #[derive(Debug, Message)]
@@ -153,6 +157,9 @@ impl Atm {
             self.astray(&why, ctx);
             return FleetError::Unavailable(why);
         }
+        // Nothing is left to be written again, so the next customer is the one who tries.
+        self.journal_trouble(Some(&why));
+        ctx.run_later(TROUBLE, |this, _| this.journal_trouble(None));
         FleetError::NotInService {
             atm: self.seat.config.id.clone(),
             reason: why,
@@ -260,7 +267,10 @@ impl Handler<Bring> for Atm {
 
     fn handle(&mut self, Bring { id, event }: Bring, ctx: &mut Self::Context) -> Self::Result {
         let Some(item) = self.items.get_mut(&id) else {
-            return ready(Err(FleetError::NoSuchCashOut(id)));
+            return ready(Err(match self.loaded {
+                true => FleetError::NoSuchCashOut(id),
+                false => FleetError::Unavailable("the machine's books are being read".into()),
+            }));
         };
         let (answer, answer_rx) = oneshot::channel();
         let then = move |verdict: Verdict<CashOut>| {

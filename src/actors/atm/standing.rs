@@ -50,6 +50,12 @@ impl Atm {
         if let Some(reason) = self.seat.suspended().or_else(|| self.journal_trouble.clone()) {
             return (AtmState::OutOfService, Some(reason));
         }
+        if self.shared.journal.get().is_none() {
+            return (
+                AtmState::OutOfService,
+                Some("the journal actor is being restarted".into()),
+            );
+        }
         if !self.loaded {
             return (AtmState::Starting, Some("its books are being read".into()));
         }
@@ -93,7 +99,7 @@ impl Atm {
             self.reset_tried = false;
             return;
         };
-        if self.reset_tried || self.serving().is_some() || self.promising {
+        if !self.loaded || self.reset_tried || self.serving().is_some() || self.promising {
             return;
         }
         let Some(hardware) = self.seat.hardware.get() else {

@@ -15,7 +15,7 @@ use super::Atm;
 use crate::cashout::ledger::Stock;
 use crate::cashout::mix::mix;
 use crate::cashout::{CashOut, Effect, Event, Phase};
-use crate::hardware::{DeviceError, DispenseIntent, DispenseOrder, DispenseReport, Marker, Recovery};
+use crate::hardware::{DeviceError, DispenseIntent, DispenseOrder, DispenseReport, Fault, Marker, Outcome, Recovery};
 use crate::ids::CashOutId;
 use crate::invoice::{InvoiceSpec, Owner};
 use crate::metrics::ActorKind;
@@ -232,6 +232,8 @@ async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut) -> Done<Event
         return nothing(RETRY);
     };
     let report: Option<DispenseReport> = match seat.hardware.get() {
+        // It was lost while the commitment was being written down.
+        _ if cashout.hold_lost => Some(not_commanded(intent)),
         Some(hardware) => hardware.send(Dispense(intent.clone())).await.ok(),
         None => None,
     };
@@ -245,6 +247,18 @@ async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut) -> Done<Event
     Done {
         events: vec![event],
         again: NEVER,
+    }
+}
+
+fn not_commanded(intent: &DispenseIntent) -> DispenseReport {
+    let fault = Fault {
+        code: 0,
+        text: "not commanded: the payment is not held any more".into(),
+        position: None,
+    };
+    DispenseReport {
+        outcome: Outcome::NothingMoved { fault },
+        ..DispenseReport::unknown(&intent.order, "")
     }
 }
 
