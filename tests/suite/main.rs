@@ -16,3 +16,4 @@ mod lnd_fake;
 mod sim_lnd;
 mod sim_lnd_faults;
 mod sim_lnd_kill;
+mod simulate;
