@@ -12,6 +12,7 @@ mod journal;
 mod qr;
 mod run;
 mod show;
+mod simulate;
 mod sse;
 
 use std::path::PathBuf;
@@ -60,6 +61,8 @@ enum Command {
     /// Stand-ins for what tellerd talks to, for tests and trials.
     #[command(subcommand)]
     Emulate(emulate::Emulate),
+    /// Simulate a whole fleet around the daemon, and audit it. See docs/SIMULATION.md.
+    Simulate(simulate::Simulate),
 }
 
 /// Runs the command line of this process. Errors go to standard error as one chain of causes.
@@ -102,6 +105,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
         Command::Emulate(command) => wait(emulate::run(command)),
+        Command::Simulate(command) => wait(simulate::run(command)),
     }
 }
 

@@ -5,12 +5,12 @@
 //! and key; nothing is opened or created here; no message or `Debug` text holds a secret.
 
 mod atm;
-mod reader;
+pub(crate) mod reader;
 mod section;
 #[cfg(test)]
 mod tests;
 pub mod token;
-mod value;
+pub(crate) mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

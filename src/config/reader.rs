@@ -1,6 +1,6 @@
 //! Reads a TOML document key by key and collects every mistake with its line and key.
 //!
-//! Called by the other files of this folder. What must stay true: a key that nobody asked for is a
+//! Called by the other files of this folder and for scenarios of the simulation. What must stay true: a key that nobody asked for is a
 //! mistake, and a mistake never hides a later one. (serde with `deny_unknown_fields` stops at the first.)
 
 use std::cell::RefCell;
@@ -55,7 +55,7 @@ impl std::error::Error for ConfigErrors {
 }
 
 /// The text being read and what was found wrong in it.
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     text: &'a str,
     /// Relative paths start here.
     pub folder: &'a Path,
@@ -90,7 +90,7 @@ impl<'a> Document<'a> {
 }
 
 /// One table of the document. [`Section::finish`] must be called when all its keys were asked for.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     pub document: &'a Document<'a>,
     /// `None` for a table that is not in the file: every key of it is missing.
     table: Option<&'a DeTable<'a>>,

@@ -18,7 +18,7 @@ fn wrong_type(expected: &str, value: &DeValue) -> String {
 }
 
 /// Text that is not empty.
-pub(super) fn text(value: &DeValue) -> Result<String, String> {
+pub(crate) fn text(value: &DeValue) -> Result<String, String> {
     match value.as_str() {
         Some("") => Err("must not be empty".to_owned()),
         Some(text) => Ok(text.to_owned()),
@@ -27,17 +27,17 @@ pub(super) fn text(value: &DeValue) -> Result<String, String> {
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: &DeValue) -> Result<bool, String> {
+pub(crate) fn boolean(value: &DeValue) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| wrong_type("true or false", value))
 }
 
 /// Text that `T` understands.
-pub(super) fn parsed<T: FromStr<Err: Display>>(value: &DeValue) -> Result<T, String> {
+pub(crate) fn parsed<T: FromStr<Err: Display>>(value: &DeValue) -> Result<T, String> {
     text(value)?.parse().map_err(|error: T::Err| error.to_string())
 }
 
 /// A path; a relative one starts at `folder`.
-pub(super) fn path(folder: &Path) -> impl Fn(&DeValue) -> Result<PathBuf, String> {
+pub(crate) fn path(folder: &Path) -> impl Fn(&DeValue) -> Result<PathBuf, String> {
     move |value| Ok(folder.join(text(value)?))
 }
 
@@ -48,7 +48,7 @@ fn whole(value: &DeValue) -> Result<i64, String> {
 }
 
 /// A whole number within `range`.
-pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&DeValue) -> Result<T, String>
+pub(crate) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&DeValue) -> Result<T, String>
 where
     T: TryFrom<i64> + PartialOrd + Display,
 {
@@ -60,7 +60,7 @@ where
 }
 
 /// A duration as in `500ms`, `10s`, `3m`, `2h`: at least a millisecond, at most a year.
-pub(super) fn duration(value: &DeValue) -> Result<Duration, String> {
+pub(crate) fn duration(value: &DeValue) -> Result<Duration, String> {
     let expected = "a duration such as \"500ms\", \"10s\", \"3m\" or \"2h\"";
     let text = value.as_str().ok_or_else(|| wrong_type(expected, value))?;
     let bad = || format!("`{text}` is not {expected}");
@@ -101,12 +101,12 @@ fn decimal(value: &DeValue) -> Result<u64, String> {
 }
 
 /// An amount of money in whole units, as minor units; zero is allowed.
-pub(super) fn amount(value: &DeValue) -> Result<Minor, String> {
+pub(crate) fn amount(value: &DeValue) -> Result<Minor, String> {
     decimal(value).map(Minor)
 }
 
 /// An amount of money above zero.
-pub(super) fn positive_amount(value: &DeValue) -> Result<Minor, String> {
+pub(crate) fn positive_amount(value: &DeValue) -> Result<Minor, String> {
     match amount(value)? {
         Minor::ZERO => Err("must be more than zero".to_owned()),
         amount => Ok(amount),
@@ -114,7 +114,7 @@ pub(super) fn positive_amount(value: &DeValue) -> Result<Minor, String> {
 }
 
 /// A percentage from 0 to 100, as basis points.
-pub(super) fn percent(value: &DeValue) -> Result<u32, String> {
+pub(crate) fn percent(value: &DeValue) -> Result<u32, String> {
     let basis_points = u32::try_from(decimal(value)?).ok().filter(|points| *points <= 10_000);
     basis_points.ok_or_else(|| "is more than 100 percent".to_owned())
 }

@@ -1,0 +1,62 @@
+//! `tellerd simulate`: a fleet, its customers and its accidents around the real daemon, audited at the end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::sim::fleet::{Options, simulate};
+
+#[derive(Debug, Args)]
+pub(super) struct Simulate {
+    /// Machines.
+    #[arg(long, default_value_t = 8)]
+    atms: usize,
+    /// How long customers come: 30s, 2m.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    duration: Duration,
+    /// Everything random comes from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// What happens; see config/scenarios. Without it: an ordinary day with a few jams.
+    #[arg(long)]
+    scenario: Option<PathBuf>,
+    /// Write the report here, JSON.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Use this work directory, and keep it. Without it: a temporary one, kept when something is wrong.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+/// Whole seconds or minutes.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{text}` is not a duration such as 30s or 2m");
+    let (number, seconds) = match text.strip_suffix('m') {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix('s').ok_or_else(bad)?, 1),
+    };
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    match number.checked_mul(seconds) {
+        Some(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("`{text}` is out of range: 1s to 1440m")),
+    }
+}
+
+pub(super) async fn run(command: Simulate) -> anyhow::Result<ExitCode> {
+    let options = Options {
+        atms: command.atms,
+        duration: command.duration,
+        seed: command.seed,
+        scenario: command.scenario,
+        report: command.report,
+        keep: command.keep,
+        program: std::env::current_exe().context("where this program is")?,
+    };
+    Ok(match simulate(options).await? {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}

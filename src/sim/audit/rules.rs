@@ -1,0 +1,326 @@
+//! The rules of the audit: what must never be, and what is open and says so.
+//!
+//! Pure. Each rule's name is in docs/SIMULATION.md (a test). What must stay true: a rule only excuses what the daemon
+//! itself says openly, and the excuse is told.
+
+use std::collections::HashMap;
+
+use super::facts::Fact;
+use super::{Evidence, Facts, OpenItem, Verdict, Violation};
+use crate::api::{AtmView, CashOutView, CassetteView};
+use crate::hardware::puloon::emulator::CassetteTotals;
+use crate::ids::{AtmId, CashOutId};
+use crate::money::Minor;
+use crate::sim::lnd::node::record::InvoiceState;
+
+/// The daemon's reason for what its policy decided because nobody could tell in time. Its amount is a lower bound.
+const DECIDED_AT_DEADLINE: &str = "outcome unknown at the deadline";
+
+/// Applies every rule.
+#[must_use]
+pub fn judge(evidence: &Evidence, facts: &Facts) -> Verdict {
+    let mut judge = Judge {
+        verdict: Verdict::default(),
+    };
+    for (atm, dispense) in &facts.unheld {
+        let found = format!(
+            "dispense {} at {} began while no invoice of this machine was held; {} notes left ({})",
+            dispense.number, dispense.at.0, dispense.notes, dispense.value
+        );
+        judge.violation("dispense_without_hold", Some(atm), None, found);
+    }
+    for strange in &facts.strange {
+        judge.violation("strange_invoice", None, None, strange.clone());
+    }
+    let views: HashMap<CashOutId, &CashOutView> = evidence.statement.cashouts.iter().map(|v| (v.id, v)).collect();
+    for fact in &facts.cashouts {
+        judge.notes_and_money(fact);
+        match views.get(&fact.id) {
+            Some(view) => judge.statement(fact, view),
+            None => judge.about(
+                fact,
+                "unknown_to_daemon",
+                "LND has its invoice, the daemon knows nothing of it",
+            ),
+        }
+    }
+    judge.without_invoice(evidence, facts);
+    judge.customers(evidence, facts, &views);
+    for machine in &evidence.machines {
+        let view = evidence.statement.atms.iter().find(|view| view.id == machine.atm);
+        judge.notes(&machine.atm, &machine.totals, view);
+    }
+    judge.verdict.open.sort_by_key(|item| item.id);
+    judge.verdict
+}
+
+struct Judge {
+    verdict: Verdict,
+}
+
+impl Judge {
+    fn violation(&mut self, rule: &'static str, atm: Option<&AtmId>, id: Option<CashOutId>, found: impl Into<String>) {
+        self.verdict.violations.push(Violation {
+            rule,
+            atm: atm.cloned(),
+            cashout: id,
+            found: found.into(),
+        });
+    }
+
+    fn about(&mut self, fact: &Fact, rule: &'static str, found: impl Into<String>) {
+        self.violation(rule, Some(&fact.atm), Some(fact.id), found);
+    }
+
+    /// What the two ledgers alone forbid.
+    fn notes_and_money(&mut self, fact: &Fact) {
+        let (delivered, amount) = (fact.delivered(), fact.amount);
+        if delivered > amount {
+            self.about(
+                fact,
+                "overdispensed",
+                format!("{delivered} left the machine for {amount}"),
+            );
+        }
+        let after_notes = fact.dispenses.iter().skip_while(|dispense| dispense.notes == 0).skip(1);
+        if after_notes.count() > 0 {
+            let found = format!(
+                "notes left in one of {} dispenses, and another followed",
+                fact.dispenses.len()
+            );
+            self.about(fact, "dispensed_again", found);
+        }
+        if fact.state == InvoiceState::Settled {
+            if delivered == Minor::ZERO {
+                self.about(
+                    fact,
+                    "settled_without_cash",
+                    format!("{amount} settled, no note left the machine"),
+                );
+            }
+            if fact.settled_msat < fact.value_msat {
+                let found = format!(
+                    "SETTLED, but only {} of {} msat came",
+                    fact.settled_msat, fact.value_msat
+                );
+                self.about(fact, "settled_without_money", found);
+            }
+        }
+    }
+
+    /// What the daemon says of a cash-out, against the ledgers.
+    fn statement(&mut self, fact: &Fact, view: &CashOutView) {
+        if view.atm != fact.atm || view.amount_minor != fact.amount || view.payment_hash != fact.hash.to_string() {
+            let found = format!(
+                "the daemon says {} at {}, LND {} at {}",
+                view.amount_minor, view.atm, fact.amount, fact.atm
+            );
+            self.about(fact, "wrong_terms", found);
+        }
+        let expected = match view.state.as_str() {
+            "completed" | "claim_owed" => Some(InvoiceState::Settled),
+            "canceled" => Some(InvoiceState::Canceled),
+            _ => None,
+        };
+        if expected.is_some_and(|expected| expected != fact.state) {
+            let found = format!("the daemon says {}, LND's invoice is {:?}", view.state, fact.state);
+            let rule = match fact.state {
+                InvoiceState::Accepted => "held_unnamed",
+                _ => "wrong_end",
+            };
+            return self.about(fact, rule, found);
+        }
+        if !view.ended {
+            self.open(fact, view);
+        }
+        match fact.state {
+            InvoiceState::Settled => self.settled(fact, view),
+            InvoiceState::Canceled => self.canceled(fact, view),
+            InvoiceState::Open | InvoiceState::Accepted => {}
+        }
+    }
+
+    fn settled(&mut self, fact: &Fact, view: &CashOutView) {
+        let owed = fact.amount.saturating_sub(fact.delivered());
+        // The daemon has not booked it before it has ended.
+        if is_settled_end(view) && view.claim_minor != owed {
+            let found = format!(
+                "{} of {} left the machine, the daemon names a claim of {}",
+                fact.delivered(),
+                fact.amount,
+                view.claim_minor
+            );
+            self.about(fact, "settled_with_wrong_claim", found);
+        }
+    }
+
+    fn canceled(&mut self, fact: &Fact, view: &CashOutView) {
+        let (left, loss) = (fact.delivered(), view.loss_minor);
+        let by_policy = view.reason.as_deref() == Some(DECIDED_AT_DEADLINE);
+        if view.state == "needs_operator" || (view.state == "canceled" && loss == left) {
+            return;
+        }
+        if !view.ended && view.state != "canceled" {
+            // Its end is still to be booked; it names itself as open.
+            return;
+        }
+        if by_policy && loss < left {
+            let excuse = format!(
+                "{} at {}: canceled by policy at its deadline with a loss of at least {loss}; {left} left the machine",
+                fact.id, fact.atm
+            );
+            return self.verdict.excused.push(excuse);
+        }
+        let found = format!("refunded, {left} left the machine, the daemon books a loss of {loss}");
+        self.about(fact, "canceled_with_wrong_loss", found);
+    }
+
+    fn open(&mut self, fact: &Fact, view: &CashOutView) {
+        let said = view.reason.clone().or_else(|| view.operator_action.clone());
+        let why = format!(
+            "{}; LND's invoice is {:?}, {} of {} left the machine{}",
+            said.unwrap_or_else(|| "under way".into()),
+            fact.state,
+            fact.delivered(),
+            fact.amount,
+            match fact.at_exit() {
+                0 => String::new(),
+                notes => format!(", {notes} notes are at its exit"),
+            }
+        );
+        self.verdict.open.push(OpenItem {
+            id: fact.id,
+            state: view.state.clone(),
+            why,
+        });
+    }
+
+    /// Cash-outs that the daemon knows and the node does not.
+    fn without_invoice(&mut self, evidence: &Evidence, facts: &Facts) {
+        for view in &evidence.statement.cashouts {
+            if facts.cashouts.iter().any(|fact| fact.id == view.id) {
+                continue;
+            }
+            if view.state != "canceled" && view.state != "canceling" && view.state != "quoted" {
+                let found = format!("the daemon says {}, LND has no invoice of it", view.state);
+                self.violation("no_invoice", Some(&view.atm), Some(view.id), found);
+            } else if !view.ended {
+                self.verdict.open.push(OpenItem {
+                    id: view.id,
+                    state: view.state.clone(),
+                    why: "LND has no invoice of it yet".into(),
+                });
+            }
+        }
+    }
+
+    /// What customers were told, against the ledgers and the daemon's memory.
+    fn customers(&mut self, evidence: &Evidence, facts: &Facts, views: &HashMap<CashOutId, &CashOutView>) {
+        for visit in &evidence.visits {
+            let (atm, id) = (Some(&visit.atm), Some(visit.id));
+            if !views.contains_key(&visit.id) {
+                self.violation(
+                    "forgotten",
+                    atm,
+                    id,
+                    "a customer started it, the daemon knows nothing of it",
+                );
+            }
+            let fact = facts.by_hash(&visit.hash);
+            match fact {
+                Some(fact) if fact.atm == visit.atm && fact.id == visit.id && fact.amount == visit.amount => {}
+                Some(fact) => {
+                    let found = format!(
+                        "{} asked for at {}, the invoice is for {} at {}",
+                        visit.amount, visit.atm, fact.amount, fact.atm
+                    );
+                    self.violation("wrong_terms", atm, id, found);
+                }
+                None if visit.shown_at.is_some() => {
+                    self.violation(
+                        "no_invoice",
+                        atm,
+                        id,
+                        "a customer was shown an invoice that LND does not have",
+                    );
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The notes in a machine, against the daemon's books.
+    fn notes(&mut self, atm: &AtmId, totals: &[CassetteTotals; 4], view: Option<&AtmView>) {
+        for totals in totals {
+            let gone = [
+                totals.remaining,
+                totals.delivered,
+                totals.rejected,
+                totals.stuck,
+                totals.at_exit,
+            ];
+            if gone.iter().sum::<u32>() != totals.loaded {
+                let found = format!(
+                    "cassette {} of the emulator does not balance: {totals:?}",
+                    totals.position
+                );
+                self.violation("emulator_wrong", Some(atm), None, found);
+            }
+        }
+        let Some(view) = view else {
+            return self.violation("forgotten", Some(atm), None, "the daemon does not name this machine");
+        };
+        for books in &view.cassettes {
+            let Some(totals) = totals.iter().find(|totals| totals.position == books.position) else {
+                continue;
+            };
+            if let Some(found) = wrong_books(books, totals, !view.open.is_empty()) {
+                self.violation("books_wrong", Some(atm), None, found);
+            } else if books.remaining != totals.remaining {
+                let excuse = format!(
+                    "cassette {} of {atm}: {} notes in it, {} in the books with {} unaccounted for and {} promised",
+                    books.position, totals.remaining, books.remaining, books.unaccounted, books.reserved
+                );
+                self.verdict.excused.push(excuse);
+            }
+        }
+    }
+}
+
+fn is_settled_end(view: &CashOutView) -> bool {
+    view.state == "completed" || view.state == "claim_owed"
+}
+
+/// Notes missing from the books or too many in them, beyond those that the books call unaccounted for, or promised to
+/// a cash-out that is still open.
+fn wrong_books(books: &CassetteView, totals: &CassetteTotals, open: bool) -> Option<String> {
+    let sum = [
+        books.delivered,
+        books.rejected,
+        books.retracted,
+        books.unaccounted,
+        books.remaining,
+    ]
+    .iter()
+    .fold(0_u64, |sum, notes| sum + u64::from(*notes));
+    if sum != u64::from(books.loaded) {
+        return Some(format!(
+            "cassette {}: the books do not balance: {books:?}",
+            books.position
+        ));
+    }
+    let least = if open {
+        // Of an open order notes may have left, also into the reject tray.
+        books.remaining.saturating_sub(books.reserved.saturating_mul(2))
+    } else {
+        books.remaining
+    };
+    let most = books.remaining.saturating_add(books.unaccounted);
+    let fits = (least..=most).contains(&totals.remaining);
+    (!fits).then(|| {
+        format!(
+            "cassette {}: {} notes are in it, the books say {} and {} unaccounted for",
+            books.position, totals.remaining, books.remaining, books.unaccounted
+        )
+    })
+}

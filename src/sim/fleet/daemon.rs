@@ -1,0 +1,122 @@
+//! The daemon under test: a child process that is started, killed, started again and asked to end.
+//!
+//! Called by the runner. What must stay true: it never outlives the simulation; that it ends by itself is noticed.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::client::Api;
+use super::setup::Place;
+
+/// For reading the journal and the store, on a busy machine.
+const COMES_UP: Duration = Duration::from_secs(30);
+/// For ending in order.
+const GOES_DOWN: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The process.
+#[derive(Debug)]
+pub struct Daemon {
+    program: PathBuf,
+    place: Place,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Nothing runs yet.
+    #[must_use]
+    pub fn new(program: PathBuf, place: Place) -> Self {
+        Self {
+            program,
+            place,
+            child: None,
+        }
+    }
+
+    /// Starts it and waits until it answers. `Ok(Some(status))`: it ended instead.
+    ///
+    /// # Errors
+    /// When it can not be started, or does not answer.
+    pub async fn start(&mut self, api: &Api) -> io::Result<Option<ExitStatus>> {
+        let log: File = OpenOptions::new().create(true).append(true).open(self.place.log())?;
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg("--config").arg(self.place.config());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.kill_on_drop(true);
+        let child = self.child.insert(command.spawn()?);
+        let late = Instant::now() + COMES_UP;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if api.lives().await {
+                return Ok(None);
+            }
+            if Instant::now() > late {
+                return Err(io::Error::other(format!(
+                    "the daemon did not answer within {} s",
+                    COMES_UP.as_secs()
+                )));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until it ends by itself; for ever when none runs.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        match &mut self.child {
+            Some(child) => child.wait().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When there is none to kill.
+    pub async fn kill(&mut self) -> io::Result<()> {
+        match &mut self.child {
+            Some(child) => child.kill().await,
+            None => Err(io::Error::other("no daemon runs")),
+        }
+    }
+
+    /// SIGTERM, and how it ended; `None` when it had to be killed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn stop(&mut self) -> io::Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            kill_process(pid, Signal::TERM)?;
+        }
+        if let Ok(status) = timeout(GOES_DOWN, child.wait()).await {
+            return status.map(Some);
+        }
+        child.kill().await?;
+        Ok(None)
+    }
+
+    /// Runs another command of the same program to its end: its output, when it failed.
+    ///
+    /// # Errors
+    /// When it can not be started.
+    pub async fn verify_journal(&self) -> io::Result<Option<String>> {
+        let mut command = Command::new(&self.program);
+        command.args(["journal", "verify", "--data"]).arg(self.place.data());
+        let output = command.stdin(Stdio::null()).output().await?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((!output.status.success()).then_some(told))
+    }
+}

@@ -1,0 +1,97 @@
+//! `tellerd simulate`: a whole fleet around a real daemon, and the audit at its end.
+//!
+//! This process hosts the simulated LND, the emulated dispensers on pseudo-terminals, customers and an operator. The
+//! daemon is a child process of the same program, as `tellerd run`. What must stay true: nothing of the simulation
+//! reaches into the daemon but by its serial lines, gRPC, HTTP and signals; the child never outlives this process.
+
+mod client;
+mod customer;
+mod daemon;
+mod operator;
+mod progress;
+mod report;
+mod run;
+mod scenario;
+mod setup;
+mod world;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use run::simulate;
+pub use scenario::Scenario;
+
+use crate::config::ConfigErrors;
+use crate::config::token::TokenError;
+use crate::sim::lnd::SimError;
+
+/// What `tellerd simulate` is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Machines.
+    pub atms: usize,
+    /// How long customers come.
+    pub duration: Duration,
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// The scenario; the built-in one when not named.
+    pub scenario: Option<PathBuf>,
+    /// Where the JSON report goes.
+    pub report: Option<PathBuf>,
+    /// The work directory, which is then kept.
+    pub keep: Option<PathBuf>,
+    /// The program that is the daemon.
+    pub program: PathBuf,
+}
+
+/// Why there is no simulation.
+#[derive(Debug, Error)]
+pub enum SimulationError {
+    /// The scenario.
+    #[error(transparent)]
+    Scenario(#[from] ConfigErrors),
+    /// More machines than this system has terminals or open files for.
+    #[error("{atms} machines are too many: {why}")]
+    TooMany {
+        /// As asked.
+        atms: usize,
+        /// The limit.
+        why: String,
+    },
+    /// The simulated LND.
+    #[error("simulated LND: {0}")]
+    Lnd(#[from] SimError),
+    /// The API's token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The HTTP client.
+    #[error("HTTP client: {0}")]
+    Client(String),
+    /// A name or a number of the simulation itself.
+    #[error("{0}")]
+    Own(String),
+    /// The daemon does not work at all.
+    #[error("the daemon does not start: {why}\nits log is {log}")]
+    Daemon {
+        /// What happened.
+        why: String,
+        /// Its standard error.
+        log: PathBuf,
+    },
+    /// Files and sockets.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SimulationError {
+    let what = what.into();
+    move |source| SimulationError::System { what, source }
+}

@@ -1,0 +1,194 @@
+//! The report of a simulation, as JSON and in words.
+//!
+//! Made by the runner. What must stay true: it says what was found, also when that is bad news.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::sim::audit::latency::{Quantiles, stages};
+use crate::sim::audit::{Evidence, Facts, OpenItem, Verdict, Violation};
+use crate::sim::lnd::node::record::InvoiceState;
+
+/// Cash-outs by their end, in the daemon's words, which the audit has compared with the facts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CashOuts {
+    /// All.
+    pub started: usize,
+    /// Notes out and paid for; also those whose claim was paid.
+    pub completed: usize,
+    /// The customer has the money back, or never paid.
+    pub canceled: usize,
+    /// Settled, and the customer is owed notes.
+    pub claim_owed: usize,
+    /// No rule fits.
+    pub needs_operator: usize,
+    /// Still under way.
+    pub open: usize,
+}
+
+/// The JSON file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Everything random came from it.
+    pub seed: u64,
+    /// Machines.
+    pub atms: usize,
+    /// How long customers came.
+    pub duration_s: u64,
+    /// What became of the cash-outs.
+    pub cashouts: CashOuts,
+    /// By the emulators.
+    pub notes_delivered: u64,
+    /// By the emulators, in cents.
+    pub value_delivered_minor: u64,
+    /// By the wallets.
+    pub sats_settled: u64,
+    /// SIGKILLs.
+    pub kills: u64,
+    /// Faults that took effect in the machines.
+    pub faults_injected: u64,
+    /// Empty when all is well.
+    pub violations: Vec<Violation>,
+    /// By customers' clocks and the two ledgers, never by the daemon's.
+    pub latency_ms: BTreeMap<&'static str, Quantiles>,
+    /// What is left open, and why.
+    pub open_items: Vec<OpenItem>,
+    /// Differences that the daemon itself names as unknown.
+    pub excused: Vec<String>,
+}
+
+/// What the runner adds to the evidence.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Everything random came from it.
+    pub seed: u64,
+    /// How long customers came.
+    pub duration_s: u64,
+    /// SIGKILLs.
+    pub kills: u64,
+    /// Faults that took effect.
+    pub faults: u64,
+}
+
+impl Report {
+    /// Puts the findings together.
+    #[must_use]
+    pub fn new(run: Run, evidence: &Evidence, facts: &Facts, verdict: Verdict) -> Self {
+        let unheld = facts.unheld.iter().map(|(_, dispense)| dispense);
+        let dispenses = || {
+            facts
+                .cashouts
+                .iter()
+                .flat_map(|fact| &fact.dispenses)
+                .chain(unheld.clone())
+        };
+        Self {
+            seed: run.seed,
+            atms: evidence.machines.len(),
+            duration_s: run.duration_s,
+            cashouts: count(evidence),
+            notes_delivered: dispenses().map(|dispense| u64::from(dispense.notes)).sum(),
+            value_delivered_minor: dispenses().map(|dispense| dispense.value.0).sum(),
+            sats_settled: facts.cashouts.iter().map(|fact| fact.settled_msat).sum::<u64>() / 1000,
+            kills: run.kills,
+            faults_injected: run.faults,
+            violations: verdict.violations,
+            latency_ms: stages(&evidence.visits, facts),
+            open_items: verdict.open,
+            excused: verdict.excused,
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn summary(&self, facts: &Facts) -> String {
+        let c = &self.cashouts;
+        let count = |state| facts.cashouts.iter().filter(|fact| fact.state == state).count();
+        let mut text = format!(
+            "\nWhat happened\n  {} cash-outs: {} completed, {} canceled, {} with a claim, {} for the operator, {} under way\n  \
+             {} notes left {} machines, worth {}.{:02} EUR\n  \
+             {} invoices settled ({} sat), {} canceled, {} still held, {} still open\n  \
+             {} faults in machines, {} times SIGKILL\n",
+            c.started,
+            c.completed,
+            c.canceled,
+            c.claim_owed,
+            c.needs_operator,
+            c.open,
+            self.notes_delivered,
+            self.atms,
+            self.value_delivered_minor / 100,
+            self.value_delivered_minor % 100,
+            count(InvoiceState::Settled),
+            self.sats_settled,
+            count(InvoiceState::Canceled),
+            count(InvoiceState::Accepted),
+            count(InvoiceState::Open),
+            self.faults_injected,
+            self.kills,
+        );
+        // Writing to a string does not fail.
+        for (stage, q) in &self.latency_ms {
+            _ = writeln!(text, "  {stage}: half within {} ms, 99 % within {} ms", q.p50, q.p99);
+        }
+        self.say_open(&mut text);
+        self.say_verdict(&mut text);
+        text
+    }
+
+    fn say_open(&self, text: &mut String) {
+        if !self.open_items.is_empty() {
+            _ = writeln!(text, "\nLeft open, each named by the daemon itself");
+        }
+        for item in &self.open_items {
+            _ = writeln!(text, "  {} {}: {}", item.id, item.state, item.why);
+        }
+        if !self.excused.is_empty() {
+            _ = writeln!(text, "\nNot exact, and the daemon says so");
+        }
+        for excuse in &self.excused {
+            _ = writeln!(text, "  {excuse}");
+        }
+    }
+
+    fn say_verdict(&self, text: &mut String) {
+        _ = writeln!(
+            text,
+            "\nThe audit compared, cash-out by cash-out, the notes that left each machine (by the machines' own count)\n\
+             with what the node settled, canceled or holds (by the node's own record), and both with what the daemon says."
+        );
+        if self.violations.is_empty() {
+            _ = writeln!(
+                text,
+                "No violation: no note without a hold, none twice, none unpaid, no payment without its notes."
+            );
+            return;
+        }
+        _ = writeln!(text, "{} VIOLATIONS", self.violations.len());
+        for violation in &self.violations {
+            let atm = violation.atm.as_ref().map(|atm| format!(" {atm}")).unwrap_or_default();
+            let id = violation.cashout.map(|id| format!(" {id}")).unwrap_or_default();
+            _ = writeln!(text, "  {}{atm}{id}: {}", violation.rule, violation.found);
+        }
+    }
+}
+
+fn count(evidence: &Evidence) -> CashOuts {
+    let mut counted = CashOuts {
+        started: evidence.statement.cashouts.len(),
+        ..CashOuts::default()
+    };
+    for view in &evidence.statement.cashouts {
+        let pot = match view.state.as_str() {
+            "completed" => &mut counted.completed,
+            "canceled" => &mut counted.canceled,
+            "claim_owed" => &mut counted.claim_owed,
+            "needs_operator" => &mut counted.needs_operator,
+            _ => &mut counted.open,
+        };
+        *pot += 1;
+    }
+    counted
+}

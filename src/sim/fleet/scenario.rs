@@ -1,0 +1,469 @@
+//! What happens in a simulation: how customers behave, what goes wrong and how often.
+//!
+//! Read from TOML by `tellerd simulate`; a table for people is in docs/SIMULATION.md. What must stay true: every
+//! mistake is told with its line and key, as for the configuration; a scenario says nothing about the seed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::config::ConfigErrors;
+use crate::config::reader::{Document, Section};
+use crate::config::value::{duration, number, positive_amount, text};
+use crate::hardware::puloon::emulator::Fault;
+use crate::money::Minor;
+
+/// The longest reply of an emulated device that its daemon waits for. Faults are built around it.
+pub const REPLY: Duration = Duration::from_secs(3);
+
+/// Everything about a simulation but its size, length and seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scenario {
+    /// One sentence for whoever watches.
+    pub about: String,
+    /// `[customers]`
+    pub customers: Customers,
+    /// `[machines]`
+    pub machines: Machines,
+    /// `[faults]`: percent of dispenses that each befalls.
+    pub faults: Vec<(FaultKind, u32)>,
+    /// `[operator]`
+    pub operator: Operator,
+    /// `[daemon]`
+    pub daemon: DaemonTerms,
+    /// `[lnd]`
+    pub lnd: LndTerms,
+}
+
+/// `[customers]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Customers {
+    /// Mean time between two customers of one ATM.
+    pub pause: Duration,
+    /// What they ask for.
+    pub amounts: Vec<Minor>,
+    /// How they behave; weights, not all zero.
+    pub shares: Vec<(Behaviour, u32)>,
+}
+
+/// `[machines]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machines {
+    /// Notes in each cassette at the start, and after the operator came.
+    pub notes: u32,
+    /// At or below this the operator comes.
+    pub low_notes: u32,
+    /// Motor time of one note.
+    pub note_time: Duration,
+}
+
+/// `[operator]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator {
+    /// From trouble to the operator standing before the machine.
+    pub delay: Duration,
+    /// Percent of claims that are paid; the others stay open.
+    pub claims_paid: u32,
+}
+
+/// `[daemon]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DaemonTerms {
+    /// Mean time between two SIGKILLs; `None`: never killed.
+    pub kill_every: Option<Duration>,
+    /// `policy.payment_timeout`
+    pub payment_timeout: Duration,
+    /// `policy.hold_deadline`
+    pub hold_deadline: Duration,
+    /// `policy.unknown_deadline`
+    pub unknown_deadline: Duration,
+}
+
+/// `[lnd]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LndTerms {
+    /// Between two blocks.
+    pub block_interval: Duration,
+    /// Mean time between two restarts of the node; `None`: never.
+    pub restart_every: Option<Duration>,
+}
+
+/// What a customer does with the invoice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Behaviour {
+    /// Pays.
+    PaysAtOnce,
+    /// Pays after a while, in time.
+    Hesitates,
+    /// Never pays.
+    WalksAway,
+    /// Pays when the invoice is over.
+    PaysLate,
+    /// Pays more than asked.
+    Overpays,
+    /// Pays in three HTLCs.
+    PaysInParts,
+    /// One of three HTLCs never arrives.
+    IncompleteParts,
+    /// Presses cancel; every second one has paid just before.
+    Cancels,
+}
+
+/// All behaviours by their keys.
+pub const BEHAVIOURS: [(&str, Behaviour); 8] = [
+    ("pays_at_once", Behaviour::PaysAtOnce),
+    ("hesitates", Behaviour::Hesitates),
+    ("walks_away", Behaviour::WalksAway),
+    ("pays_late", Behaviour::PaysLate),
+    ("overpays", Behaviour::Overpays),
+    ("pays_in_parts", Behaviour::PaysInParts),
+    ("incomplete_parts", Behaviour::IncompleteParts),
+    ("cancels", Behaviour::Cancels),
+];
+
+/// What befalls a dispense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Some notes go to the reject tray.
+    Reject,
+    /// A cassette gives a few more notes, then none.
+    Dry,
+    /// A note jams inside.
+    JamOnPath,
+    /// A note jams inside and only a human gets it out.
+    HardJam,
+    /// A note jams where the customer may reach it.
+    JamAtExit,
+    /// The last note stays at the exit.
+    NeverTaken,
+    /// No report, and the last result is gone.
+    PowerLost,
+    /// The report comes late, in time.
+    Slow,
+    /// The report comes too late.
+    TooSlow,
+    /// ACK, the notes come, no report.
+    Silent,
+    /// ACK, no notes, no report.
+    Dead,
+    /// Neither ACK nor notes.
+    NoAck,
+    /// The command is refused.
+    Nak,
+    /// The report arrives damaged, once.
+    BadChecksum,
+    /// The report comes twice.
+    DuplicateReply,
+    /// The line is cut within the report.
+    CutReply,
+}
+
+/// All faults by their keys.
+pub const FAULTS: [(&str, FaultKind); 16] = [
+    ("reject", FaultKind::Reject),
+    ("dry", FaultKind::Dry),
+    ("jam_on_path", FaultKind::JamOnPath),
+    ("hard_jam", FaultKind::HardJam),
+    ("jam_at_exit", FaultKind::JamAtExit),
+    ("never_taken", FaultKind::NeverTaken),
+    ("power_lost", FaultKind::PowerLost),
+    ("slow", FaultKind::Slow),
+    ("too_slow", FaultKind::TooSlow),
+    ("silent", FaultKind::Silent),
+    ("dead", FaultKind::Dead),
+    ("no_ack", FaultKind::NoAck),
+    ("nak", FaultKind::Nak),
+    ("bad_checksum", FaultKind::BadChecksum),
+    ("duplicate_reply", FaultKind::DuplicateReply),
+    ("cut_reply", FaultKind::CutReply),
+];
+
+impl FaultKind {
+    /// The fault for a dispense of about `notes` notes; `dice` is a random number.
+    #[must_use]
+    pub fn fault(self, dice: u32, notes: u32) -> Fault {
+        let after_notes = dice % notes.max(1);
+        let position = if dice.is_multiple_of(2) { 1 } else { 2 };
+        match self {
+            Self::Reject => Fault::Reject {
+                notes: [dice % 3, 1 + dice % 2, 0, 0],
+            },
+            Self::Dry => Fault::Dry {
+                position,
+                left: dice % 3,
+            },
+            Self::JamOnPath => Fault::JamOnPath {
+                after_notes,
+                hard: false,
+            },
+            Self::HardJam => Fault::JamOnPath {
+                after_notes,
+                hard: true,
+            },
+            Self::JamAtExit => Fault::JamAtExit { after_notes },
+            Self::NeverTaken => Fault::NeverTaken,
+            Self::PowerLost => Fault::PowerLost {
+                after_notes: (!dice.is_multiple_of(4)).then_some(after_notes),
+                serial_kept: dice.is_multiple_of(3),
+            },
+            Self::Slow => Fault::Late {
+                ms: millis(REPLY) / 4 + u64::from(dice % 500),
+            },
+            Self::TooSlow => Fault::Late {
+                ms: millis(REPLY) + 500 + u64::from(dice % 1000),
+            },
+            Self::Silent => Fault::AckThenSilent { carried_out: true },
+            Self::Dead => Fault::AckThenSilent { carried_out: false },
+            Self::NoAck => Fault::NoAck { carried_out: false },
+            Self::Nak => Fault::Nak,
+            Self::BadChecksum => Fault::BadChecksum { times: 1 },
+            Self::DuplicateReply => Fault::DuplicateReply,
+            Self::CutReply => Fault::CutReply {
+                after_bytes: (dice % 12) as usize,
+            },
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The scenario when none is named.
+const DEFAULT: &str = include_str!("default.toml");
+
+impl Scenario {
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    /// Every mistake in it, or why it can not be read.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigErrors {
+            file: path.to_owned(),
+            mistakes: Vec::new(),
+            source: Some(source),
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// The one that is built in.
+    ///
+    /// # Errors
+    /// Never: a test reads it.
+    pub fn built_in() -> Result<Self, ConfigErrors> {
+        Self::parse(DEFAULT, Path::new("the built-in scenario"))
+    }
+
+    /// As [`Scenario::load`], from text.
+    ///
+    /// # Errors
+    /// Every mistake in the text.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
+        let document = Document::new(text, Path::new(""));
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let at = error.span().map_or(0, |span| span.start);
+            document.mistake(at, "", error.message());
+        }
+        let scenario = read(Section::root(&document, table.get_ref()));
+        let mistakes = document.into_mistakes();
+        match scenario {
+            Some(scenario) if mistakes.is_empty() => Ok(scenario),
+            _ => Err(ConfigErrors {
+                file: path.to_owned(),
+                mistakes,
+                source: None,
+            }),
+        }
+    }
+}
+
+fn read(mut root: Section) -> Option<Scenario> {
+    let about = root.required("about", text);
+    let customers = customers(root.section("customers"));
+    let machines = machines(root.section("machines"));
+    let faults = faults(root.section("faults"));
+    let operator = operator(root.section("operator"));
+    let daemon = daemon(root.section("daemon"));
+    let lnd = lnd(root.section("lnd"));
+    root.finish();
+    Some(Scenario {
+        about: about?,
+        customers,
+        machines,
+        faults,
+        operator,
+        daemon,
+        lnd,
+    })
+}
+
+fn customers(mut section: Section) -> Customers {
+    let pause = section.or("pause", duration, Duration::from_secs(2));
+    let usual = || [20, 40, 60, 100, 140, 200].map(|units| Minor(units * 100)).to_vec();
+    let amounts = section.optional("amounts", amounts).unwrap_or_else(usual);
+    let mut shares: Vec<(Behaviour, u32)> = Vec::new();
+    for (key, behaviour) in BEHAVIOURS {
+        let share = section.or(key, number(0..=1000_u32), 0);
+        shares.push((behaviour, share));
+    }
+    if shares.iter().all(|(_, share)| *share == 0) {
+        section.mistake(
+            "pays_at_once",
+            "no customer behaves in any way: give at least one share",
+        );
+    }
+    section.finish();
+    Customers { pause, amounts, shares }
+}
+
+/// What the fleet's notes of 20 and 50 can make is the daemon's to judge.
+fn amounts(value: &DeValue) -> Result<Vec<Minor>, String> {
+    let array = value.as_array().ok_or("a list of amounts expected, as in [20, 60]")?;
+    let amounts: Result<Vec<Minor>, String> = array.iter().map(|value| positive_amount(value.get_ref())).collect();
+    match amounts?.as_slice() {
+        [] => Err("at least one amount expected".into()),
+        amounts => Ok(amounts.to_vec()),
+    }
+}
+
+fn machines(mut section: Section) -> Machines {
+    let notes = section.or("notes", number(1..=2000_u32), 120);
+    let low_notes = section.or("low_notes", number(0..=2000_u32), 20);
+    let note_time = section.or("note_time", duration, Duration::from_millis(40));
+    if low_notes >= notes {
+        section.mistake("low_notes", format!("{low_notes} is not below notes = {notes}"));
+    }
+    if note_time > Duration::from_millis(100) {
+        section.mistake(
+            "note_time",
+            "more than \"100ms\": the longest dispense would outlast the daemon's wait",
+        );
+    }
+    section.finish();
+    Machines {
+        notes,
+        low_notes,
+        note_time,
+    }
+}
+
+fn faults(mut section: Section) -> Vec<(FaultKind, u32)> {
+    let mut faults = Vec::new();
+    for (key, kind) in FAULTS {
+        let percent = section.or(key, number(0..=100_u32), 0);
+        faults.push((kind, percent));
+    }
+    let sum: u32 = faults.iter().map(|(_, percent)| percent).sum();
+    if sum > 100 {
+        section.mistake("reject", format!("the faults add up to {sum} percent of the dispenses"));
+    }
+    section.finish();
+    faults
+}
+
+fn operator(mut section: Section) -> Operator {
+    let delay = section.or("delay", duration, Duration::from_secs(5));
+    let claims_paid = section.or("claims_paid", number(0..=100_u32), 70);
+    section.finish();
+    Operator { delay, claims_paid }
+}
+
+fn daemon(mut section: Section) -> DaemonTerms {
+    let terms = DaemonTerms {
+        kill_every: section.optional("kill_every", duration),
+        payment_timeout: section.or("payment_timeout", duration, Duration::from_secs(5)),
+        hold_deadline: section.or("hold_deadline", duration, Duration::from_secs(10)),
+        unknown_deadline: section.or("unknown_deadline", duration, Duration::from_secs(30)),
+    };
+    if terms.kill_every.is_some_and(|every| every < Duration::from_secs(1)) {
+        section.mistake("kill_every", "below \"1s\" the daemon would do nothing but start");
+    }
+    section.finish();
+    terms
+}
+
+fn lnd(mut section: Section) -> LndTerms {
+    let terms = LndTerms {
+        block_interval: section.or("block_interval", duration, Duration::from_secs(3)),
+        restart_every: section.optional("restart_every", duration),
+    };
+    if terms.block_interval < Duration::from_secs(1) {
+        section.mistake(
+            "block_interval",
+            "below \"1s\" every hold would be canceled by its height",
+        );
+    }
+    section.finish();
+    terms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scenarios_of_the_house_are_valid_and_named_in_the_docs() {
+        let built_in = Scenario::built_in().expect("valid");
+        assert!(!built_in.about.is_empty());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/scenarios");
+        let mut seen = Vec::new();
+        for entry in std::fs::read_dir(folder).expect("folder") {
+            let path = entry.expect("entry").path();
+            if let Err(errors) = Scenario::load(&path) {
+                panic!("{errors}");
+            }
+            seen.push(path.file_name().expect("name").to_string_lossy().into_owned());
+        }
+        let page = include_str!("../../../docs/SIMULATION.md");
+        for wanted in ["calm.toml", "jams.toml", "crash.toml"] {
+            assert!(seen.iter().any(|name| name == wanted), "{wanted} in {seen:?}");
+            assert!(page.contains(wanted), "{wanted}");
+        }
+        for key in BEHAVIOURS.map(|(key, _)| key).iter().chain(&FAULTS.map(|(key, _)| key)) {
+            assert!(page.contains(&format!("`{key}`")), "{key} is not in docs/SIMULATION.md");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_line_and_key() {
+        let text = "about = \"x\"\n[customers]\npays_at_once = 1\namounts = [20.5]\n[faults]\nreject = 60\ndry = 60\n\
+                    [daemon]\nkil_every = \"4s\"\n[machines]\nnotes = 10\nlow_notes = 10\n";
+        let errors = Scenario::parse(text, Path::new("s.toml"))
+            .expect_err("wrong")
+            .to_string();
+        let told: Vec<&str> = errors.lines().collect();
+        assert_eq!(told.len(), 4, "{errors}");
+        assert!(told[0].starts_with("s.toml:4: customers.amounts: "), "{errors}");
+        assert!(
+            told[1].starts_with("s.toml:6: faults.reject: the faults add up to 120"),
+            "{errors}"
+        );
+        assert!(
+            told[2].starts_with("s.toml:9: daemon.kil_every: unknown key"),
+            "{errors}"
+        );
+        assert!(told[3].starts_with("s.toml:12: machines.low_notes: "), "{errors}");
+    }
+
+    #[test]
+    fn without_customers_nothing_is_simulated() {
+        let errors = Scenario::parse("", Path::new("s.toml")).expect_err("wrong").to_string();
+        assert!(errors.contains("about: missing"), "{errors}");
+        assert!(errors.contains("no customer behaves"), "{errors}");
+    }
+
+    #[test]
+    fn a_fault_befalls_what_is_dispensed() {
+        for (_, kind) in FAULTS {
+            for dice in 0..50 {
+                match kind.fault(dice, 3) {
+                    Fault::JamOnPath { after_notes, .. } | Fault::JamAtExit { after_notes } => assert!(after_notes < 3),
+                    Fault::Dry { position, .. } => assert!((1..=2).contains(&position)),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
