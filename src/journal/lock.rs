@@ -13,7 +13,19 @@ use super::OpenError;
 #[derive(Debug, Clone)]
 pub struct DirLock {
     dir: PathBuf,
-    _held: Arc<File>,
+    _held: Arc<Held>,
+}
+
+/// Unlocks by itself: a child that another thread is just starting has the file open for a moment too, and closing
+/// it here would not free it.
+#[derive(Debug)]
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing it is next.
+        let _ = self.0.unlock();
+    }
 }
 
 impl DirLock {
@@ -25,7 +37,7 @@ impl DirLock {
         super::open::create_folder(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
-            _held: Arc::new(flock(dir)?),
+            _held: Arc::new(Held(flock(dir)?)),
         })
     }
 

@@ -177,7 +177,7 @@ impl Rig {
             match store::open(&config.data_dir) {
                 Ok(opened) => break opened,
                 // Threads of the life before are about to end.
-                Err(error) if error.to_string().contains("another tellerd") => tokio::time::sleep(LOOK).await,
+                Err(error) if is_held(&error.to_string()) => tokio::time::sleep(LOOK).await,
                 Err(error) => panic!("{error}"),
             }
         };
@@ -332,6 +332,11 @@ impl Rig {
         let pending = ledger.invoices.iter().filter(|i| !i.state.is_final());
         assert_eq!(pending.count(), 0, "{ledger:?}");
     }
+}
+
+/// The directory's lock, or sled's own.
+fn is_held(error: &str) -> bool {
+    error.contains("another tellerd") || error.contains("acquire lock")
 }
 
 pub fn id(atm: &str) -> AtmId {

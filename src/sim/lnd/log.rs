@@ -56,7 +56,7 @@ impl LogError {
 pub struct Log {
     file: File,
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Log {
@@ -79,11 +79,7 @@ impl Log {
         }
         replace(&fresh, &path, &text)?;
         let file = File::options().append(true).open(&path).map_err(LogError::io(&path))?;
-        Ok(Self {
-            file,
-            path,
-            _lock: lock,
-        })
+        Ok(Self { file, path, lock })
     }
 
     /// Makes records that changed together durable.
@@ -92,6 +88,13 @@ impl Log {
         written
             .and_then(|()| self.file.sync_data())
             .map_err(LogError::io(&self.path))
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // A child that another thread is just starting has it open for a moment too: closing would not free it.
+        let _ = self.lock.unlock();
     }
 }
 
