@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cashout::Event;
+use crate::hardware::ClearedNotes;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::InvoiceEvent;
 use crate::money::Minor;
@@ -96,6 +97,16 @@ pub enum AtmEvent {
         /// Who ordered it.
         by: String,
     },
+    /// Its dispenser's path is about to be cleared.
+    ClearBegun {
+        /// The complaint that asks for it.
+        complaint: String,
+    },
+    /// The path was cleared.
+    Cleared {
+        /// The notes that moved; none too when the device could not tell.
+        notes: Vec<ClearedNotes>,
+    },
 }
 
 impl AtmEvent {
@@ -106,6 +117,8 @@ impl AtmEvent {
             Self::CassetteLoaded { .. } => "cassette_loaded",
             Self::Drained { .. } => "drained",
             Self::Resumed { .. } => "resumed",
+            Self::ClearBegun { .. } => "clear_begun",
+            Self::Cleared { .. } => "cleared",
         }
     }
 }
@@ -196,6 +209,18 @@ mod tests {
                         notes: 9,
                         by: "ada".into(),
                     },
+                },
+            ),
+            (
+                r#"{"at":1,"item":"atm","id":"lobby","event":{"type":"clear_begun","complaint":"c"}}"#.to_owned(),
+                Body::Atm { id: "lobby".parse().unwrap(), event: AtmEvent::ClearBegun { complaint: "c".into() } },
+            ),
+            (
+                r#"{"at":1,"item":"atm","id":"lobby","event":{"type":"cleared","notes":[{"position":1,"delivered":0,"rejected":2}]}}"#
+                    .to_owned(),
+                Body::Atm {
+                    id: "lobby".parse().unwrap(),
+                    event: AtmEvent::Cleared { notes: vec![ClearedNotes { position: 1, delivered: 0, rejected: 2 }] },
                 },
             ),
             (r#"{"at":1,"item":"node","pubkey":"02ab"}"#.to_owned(), Body::Node { pubkey: "02ab".into() }),

@@ -15,7 +15,8 @@ use super::child::{DownGuard, can_panic};
 use super::shared::Seat;
 use crate::hardware::device::open;
 use crate::hardware::{
-    DeviceError, DeviceStatus, DispenseIntent, DispenseOrder, DispenseReport, Dispenser, Marker, Outcome, Recovery,
+    ClearedNotes, DeviceError, DeviceStatus, DispenseIntent, DispenseOrder, DispenseReport, Dispenser, Marker, Outcome,
+    Recovery,
 };
 use crate::lnd::backoff::Backoff;
 
@@ -230,19 +231,20 @@ impl Handler<Recover> for Hardware {
     }
 }
 
-/// Clear the path and reset the device. Only when no outcome is open: it overwrites evidence.
+/// Clear the path, and reset a device whose error stays although its path is clear. Only when no outcome is open: it
+/// overwrites evidence.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), DeviceError>")]
-pub struct Reset;
+#[rtype(result = "Result<Vec<ClearedNotes>, DeviceError>")]
+pub struct Clear;
 
-impl Handler<Reset> for Hardware {
-    type Result = AtomicResponse<Self, Result<(), DeviceError>>;
+impl Handler<Clear> for Hardware {
+    type Result = AtomicResponse<Self, Result<Vec<ClearedNotes>, DeviceError>>;
 
-    fn handle(&mut self, _: Reset, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: Clear, _: &mut Self::Context) -> Self::Result {
         let driver = self.driver.take().ok_or_else(|| self.not_open());
         let work = async move {
             let mut driver = driver?;
-            let result = driver.reset().await;
+            let result = clear(&mut *driver).await;
             Ok((driver, result))
         };
         let done = work.into_actor(self).map(|done, this: &mut Self, ctx| {
@@ -250,5 +252,37 @@ impl Handler<Reset> for Hardware {
             returned(done, this, ctx)
         });
         AtomicResponse::new(Box::pin(done))
+    }
+}
+
+async fn clear(driver: &mut dyn Dispenser) -> Result<Vec<ClearedNotes>, DeviceError> {
+    let notes = driver.clear().await?;
+    // What went wrong from here on shows in the device's status; the notes have to be booked.
+    if let Ok(status) = driver.status().await
+        && status.fault.is_some()
+        && status.path_clear
+        && let Err(error) = driver.reset().await
+    {
+        tracing::warn!(%error, "the reset after a clearing failed");
+    }
+    Ok(notes)
+}
+
+/// Ask which notes a clearing moved whose answer was lost.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Option<Vec<ClearedNotes>>, DeviceError>")]
+pub struct Cleared;
+
+impl Handler<Cleared> for Hardware {
+    type Result = AtomicResponse<Self, Result<Option<Vec<ClearedNotes>>, DeviceError>>;
+
+    fn handle(&mut self, _: Cleared, _: &mut Self::Context) -> Self::Result {
+        let driver = self.driver.take().ok_or_else(|| self.not_open());
+        let work = async move {
+            let mut driver = driver?;
+            let result = driver.cleared().await;
+            Ok((driver, result))
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(returned)))
     }
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::hardware::{CassetteReport, DispenseOrder};
+use crate::hardware::{CassetteReport, ClearedNotes, DispenseOrder};
 use crate::money::Minor;
 
 /// One cassette since it was last loaded and counted by a human.
@@ -59,6 +59,15 @@ impl Cassette {
         sum.abs_diff(u64::from(self.loaded))
     }
 
+    fn cleared(&mut self, notes: &ClearedNotes) {
+        let moved = notes.delivered.saturating_add(notes.rejected);
+        let missing = moved.min(self.unaccounted);
+        self.unaccounted = self.unaccounted.saturating_sub(missing);
+        self.delivered = self.delivered.saturating_add(notes.delivered);
+        self.rejected = self.rejected.saturating_add(notes.rejected);
+        self.remaining = self.remaining.saturating_sub(moved.saturating_sub(missing));
+    }
+
     fn book(&mut self, report: &CassetteReport) {
         let moved = report
             .delivered
@@ -96,6 +105,15 @@ impl NoteLedger {
             }
             for cassette in self.cassettes.iter_mut().filter(|c| c.position == report.position) {
                 cassette.book(report);
+            }
+        }
+    }
+
+    /// Books notes that were cleared off the path: those of an unknown outcome first, for there they are missing.
+    pub fn cleared(&mut self, notes: &[ClearedNotes]) {
+        for moved in notes {
+            for cassette in self.cassettes.iter_mut().filter(|c| c.position == moved.position) {
+                cassette.cleared(moved);
             }
         }
     }
@@ -172,6 +190,22 @@ mod tests {
         ledger.load(Cassette::loaded(1, Minor(2_000), 2));
         ledger.book(&[report(1, 3, 0, 0), report(2, 1, 0, 0)]);
         assert_eq!(ledger.drift(), 2);
+    }
+
+    #[test]
+    fn cleared_notes_are_those_that_were_missing_first() {
+        let mut ledger = NoteLedger::default();
+        ledger.load(Cassette::loaded(1, Minor(2_000), 10));
+        ledger.book(&[report(1, 1, 0, 2)]);
+        let notes = ClearedNotes {
+            position: 1,
+            delivered: 0,
+            rejected: 3,
+        };
+        ledger.cleared(&[notes]);
+        let cassette = ledger.cassettes[0];
+        assert_eq!((cassette.unaccounted, cassette.rejected, cassette.remaining), (0, 3, 6));
+        assert_eq!(ledger.drift(), 0);
     }
 
     #[test]

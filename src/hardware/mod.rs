@@ -169,6 +169,17 @@ pub enum Recovery {
     NoEvidence(String),
 }
 
+/// What a clearing of the path did with one cassette's notes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearedNotes {
+    /// Position of the cassette they came from, from 1.
+    pub position: u8,
+    /// Notes that went out at the exit.
+    pub delivered: u32,
+    /// Notes that went to the reject tray.
+    pub rejected: u32,
+}
+
 /// What a device can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
@@ -270,7 +281,14 @@ pub trait Dispenser: Send {
     /// Finds out what became of `intent`, by queries only. An error means "ask again later".
     async fn recover(&mut self, intent: &DispenseIntent) -> Result<Recovery, DeviceError>;
 
-    /// Clears the path (notes go to the reject tray) and resets the device. **Motion**, and it
-    /// overwrites evidence: only when no outcome is open.
+    /// Clears the path: notes on it go to the reject tray, one at the exit may be delivered. Returns the
+    /// notes that moved. **Motion**, and it overwrites evidence: only when no outcome is open.
+    async fn clear(&mut self) -> Result<Vec<ClearedNotes>, DeviceError>;
+
+    /// What the device remembers of a [`Dispenser::clear`] whose answer was lost; `None` when another command
+    /// came last. A query.
+    async fn cleared(&mut self) -> Result<Option<Vec<ClearedNotes>>, DeviceError>;
+
+    /// Resets a device whose path is clear and whose error stays. **Motion**, and it overwrites evidence.
     async fn reset(&mut self) -> Result<(), DeviceError>;
 }

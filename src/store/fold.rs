@@ -21,6 +21,34 @@ pub struct AtmBook {
     pub notes: NoteLedger,
     /// An operator has taken it out of service.
     pub drained: bool,
+    /// Its dispenser's path was to be cleared, and what moved is not booked yet.
+    #[serde(default)]
+    pub clearing: bool,
+}
+
+impl AtmBook {
+    /// The books after `event`.
+    pub fn apply(&mut self, event: &AtmEvent) {
+        match event {
+            AtmEvent::CassetteLoaded {
+                position,
+                denomination,
+                notes,
+                ..
+            } => {
+                self.notes.load(Cassette::loaded(*position, *denomination, *notes));
+                // Whatever moved before, a human has counted now.
+                self.clearing = false;
+            }
+            AtmEvent::Drained { .. } => self.drained = true,
+            AtmEvent::Resumed { .. } => self.drained = false,
+            AtmEvent::ClearBegun { .. } => self.clearing = true,
+            AtmEvent::Cleared { notes } => {
+                self.notes.cleared(notes);
+                self.clearing = false;
+            }
+        }
+    }
 }
 
 /// Sums over all finished cash-outs.
@@ -104,7 +132,7 @@ impl Folded {
             Body::CashOut { id, event } => Ok(self.cashout(*id, event)?.map(|c| Change::CashOut(Box::new(c)))),
             Body::Invoice { hash, event } => Ok(self.invoice(*hash, event)?.map(|i| Change::Invoice(Box::new(i)))),
             Body::Atm { id, event } => {
-                self.atm(id, event);
+                self.atms.entry(id.clone()).or_default().apply(event);
                 Ok(Some(Change::Atm(id.clone())))
             }
             Body::Node { pubkey } => {
@@ -155,22 +183,6 @@ impl Folded {
             self.invoices.insert(hash, after.clone());
         }
         Ok(Some(after))
-    }
-
-    fn atm(&mut self, id: &AtmId, event: &AtmEvent) {
-        let book = self.atms.entry(id.clone()).or_default();
-        match event {
-            AtmEvent::CassetteLoaded {
-                position,
-                denomination,
-                notes,
-                ..
-            } => {
-                book.notes.load(Cassette::loaded(*position, *denomination, *notes));
-            }
-            AtmEvent::Drained { .. } => book.drained = true,
-            AtmEvent::Resumed { .. } => book.drained = false,
-        }
     }
 }
 

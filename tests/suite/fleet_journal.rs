@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use tellerd::actors::fleet::FleetError;
 use tellerd::cashout::CancelBy;
+use tellerd::hardware::puloon::emulator::{Fault, Target};
 use tellerd::metrics::AtmState;
 use tellerd::money::Minor;
+use tellerd::sim::lnd;
 
 use crate::fleet_rig::{Plan, id, run, run_in, until};
 
@@ -124,6 +126,39 @@ fn a_cancel_that_had_to_wait_is_still_one() {
         canceled.expect("canceled");
         rig.reaches(cashout.id, "canceled").await;
         assert!(rig.ended(payment).await.preimage.is_none());
+    });
+}
+
+/// The invoice is about to be canceled while the customer's own cancel waits for the disk: it has not ended before
+/// the node has given the money back.
+#[test]
+fn canceled_means_that_the_money_is_back() {
+    run(Plan::policy("hold_deadline = '1s'"), async |rig| {
+        let cashout = rig.start("left", 6000).await;
+        for _ in 0..40 {
+            let deaf = Fault::NoAck { carried_out: false };
+            rig.dispensers["left"].inject(deaf.on(Target::Status));
+        }
+        let hang = lnd::Fault::Hang {
+            time: None,
+            method: Some("CancelInvoice".into()),
+        };
+        rig.lnd.inject(hang).expect("hang");
+        rig.disk.fill("\"type\":\"cancel_requested\"");
+        let payment = rig.pay(&cashout);
+        rig.reaches(cashout.id, "held").await;
+        let cancel = rig.fleet.cancel(cashout.id, CancelBy::Customer);
+        let room = async {
+            // The invoice's own deadline passes.
+            until("the cancel", async || rig.lnd.hanging_calls() > 0).await;
+            rig.disk.free();
+        };
+        tokio::join!(cancel, room).0.expect("canceled");
+        rig.reaches(cashout.id, "canceling").await;
+        rig.lnd.inject(lnd::Fault::Release).expect("release");
+        rig.reaches(cashout.id, "canceled").await;
+        assert!(rig.ended(payment).await.preimage.is_none());
+        assert_eq!(rig.physical("left"), (0, 0));
     });
 }
 

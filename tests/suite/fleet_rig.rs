@@ -143,6 +143,9 @@ pub fn run(plan: Plan, test: impl AsyncFnOnce(&Rig)) {
 
 /// As [`run`], in a folder that other lives have used, and without the audit.
 pub fn run_in(dir: &Arc<tempfile::TempDir>, plan: Plan, test: impl AsyncFnOnce(&Rig)) {
+    // What the actors say is shown with a test that fails.
+    let log = tracing_subscriber::fmt().with_test_writer().with_ansi(false);
+    let _ = log.with_env_filter("tellerd=debug").try_init();
     actix::System::new().block_on(async {
         let rig = Rig::bring_up(Arc::clone(dir), plan).await;
         test(&rig).await;

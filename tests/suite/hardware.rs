@@ -13,7 +13,8 @@ use tellerd::hardware::puloon::driver::{MAX_NOTES, Puloon, Variant};
 use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Fault, Setup, Target, What};
 use tellerd::hardware::puloon::timings::Timings;
 use tellerd::hardware::{
-    CassetteOrder, DeviceError, DispenseIntent, DispenseOrder, DispenseReport, Dispenser, Outcome, Recovery,
+    CassetteOrder, ClearedNotes, DeviceError, DispenseIntent, DispenseOrder, DispenseReport, Dispenser, Outcome,
+    Recovery,
 };
 use tellerd::money::Minor;
 use tokio_serial::Parity;
@@ -456,6 +457,35 @@ async fn another_cassette_can_be_tried_after_one_that_gave_nothing() {
             let report = device.dispense(&DispenseIntent { order, marker }).await;
             assert_eq!(kind(&report), expected);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cleared_path_tells_which_notes_moved_and_remembers_it() {
+    for variant in VARIANTS {
+        let (mut bench, mut device) = opened(variant, Setup::default()).await;
+        let jam = Fault::JamOnPath {
+            after_notes: 1,
+            hard: false,
+        };
+        bench.handle.inject(jam.next());
+        let order = order([2, 0, 0, 0]);
+        let marker = device.prepare(&order).await.expect("prepare");
+        device.dispense(&DispenseIntent { order, marker }).await;
+        assert_eq!(device.cleared().await.expect("query"), None, "a dispense came last");
+        let moved = ClearedNotes {
+            position: 1,
+            delivered: 0,
+            rejected: 1,
+        };
+        assert_eq!(device.clear().await.expect("clear"), [moved]);
+        assert_eq!(bench.handle.totals()[0].rejected, 1);
+        let status = device.status().await.expect("status");
+        assert!(status.path_clear && status.fault.is_none());
+        drop(device);
+        let mut again = bench.open().await;
+        again.initialise().await.expect("opened again");
+        assert_eq!(again.cleared().await.expect("query"), Some(vec![moved]));
     }
 }
 

@@ -19,3 +19,4 @@ mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;
 mod sim_lnd_kill;
+mod simulate;

@@ -5,6 +5,7 @@
 //! whether the machine is in service, `figures` counts. Decisions are in [`crate::cashout`]. What must stay true:
 //! the actor is a cache of the journal; it may die at any point.
 
+mod care;
 mod figures;
 pub mod orders;
 mod seen;
@@ -43,6 +44,8 @@ pub struct Atm {
     book: AtmBook,
     items: BTreeMap<CashOutId, Item<CashOut>>,
     holds: HashMap<CashOutId, Hold>,
+    /// Invoices that were seen while an event of their cash-out was being written down.
+    unread: HashMap<CashOutId, Invoice>,
     flights: Flights<CashOutId, Effect>,
     timers: HashMap<CashOutId, SpawnHandle>,
     watches: HashMap<CashOutId, figures::Stopwatch>,
@@ -52,8 +55,10 @@ pub struct Atm {
     promising: bool,
     loaded: bool,
     journal_trouble: Option<String>,
-    /// The device's present fault was answered by a reset already.
-    reset_tried: bool,
+    /// The device's present fault was answered by a clearing already.
+    clear_tried: bool,
+    /// Its path is being cleared.
+    clearing: bool,
     _guard: DownGuard,
 }
 
@@ -67,6 +72,7 @@ impl Atm {
             book: AtmBook::default(),
             items: BTreeMap::new(),
             holds: HashMap::new(),
+            unread: HashMap::new(),
             flights: Flights::new(),
             timers: HashMap::new(),
             watches: HashMap::new(),
@@ -74,7 +80,8 @@ impl Atm {
             promising: false,
             loaded: false,
             journal_trouble: None,
-            reset_tried: false,
+            clear_tried: false,
+            clearing: false,
             _guard: guard,
         }
     }
@@ -123,12 +130,17 @@ impl Atm {
         }
     }
 
-    /// Reads what the invoice's state means for its cash-out.
+    /// Reads what the invoice's state means for its cash-out, once no other event of it is under way: what "will be
+    /// canceled" means to a cash-out that can step back would be "is canceled" to one that just did.
     fn observe(&mut self, id: CashOutId, invoice: &Invoice, ctx: &mut Context<Self>) {
         if let Some(hold) = invoice.hold() {
             self.holds.insert(id, *hold);
         }
         let Some(item) = self.items.get_mut(&id) else { return };
+        if !item.is_quiet() {
+            self.unread.insert(id, invoice.clone());
+            return;
+        }
         for event in seen::events(item.state(), invoice, self.shared.clock.now()) {
             item.offer(event);
         }
@@ -173,6 +185,7 @@ impl Atm {
     fn forget(&mut self, id: CashOutId, ctx: &mut Context<Self>) {
         self.items.remove(&id);
         self.holds.remove(&id);
+        self.unread.remove(&id);
         self.watches.remove(&id);
         if let Some(timer) = self.timers.remove(&id) {
             ctx.cancel_future(timer);
@@ -303,6 +316,9 @@ impl Carrier for Atm {
         // Nobody may be following.
         let _ = self.shared.changes.send(after);
         self.care(ctx);
+        if let Some(invoice) = self.unread.remove(&key) {
+            self.observe(key, &invoice, ctx);
+        }
     }
 
     fn refused(&mut self, key: CashOutId, event: &Event, why: &str) {

@@ -174,6 +174,9 @@ impl Atm {
             AtmOrder::Load(_) if self.serving().is_some() || self.promising => {
                 refused("a customer is being served: drain the machine first, and load it when it is empty".into())
             }
+            AtmOrder::Load(_) if self.clearing => {
+                refused("its dispenser's path is being cleared: load it in a moment".into())
+            }
             AtmOrder::Load(cassettes) => cassettes.iter().map(|cassette| self.loaded(&by, cassette)).collect(),
         }
     }
@@ -207,26 +210,15 @@ impl Atm {
 
     /// Does what an operator's durable order says.
     fn obey(&mut self, event: &AtmEvent, ctx: &mut Context<Self>) {
-        match event {
-            AtmEvent::CassetteLoaded {
-                position,
-                denomination,
-                notes,
-                ..
-            } => {
-                self.book.notes.load(Cassette::loaded(*position, *denomination, *notes));
+        self.book.apply(event);
+        if let AtmEvent::Resumed { .. } = event {
+            self.clear_tried = false;
+            self.seat.suspend(None);
+            if let Some(supervisor) = self.shared.supervisor.get() {
+                // Its deaths stay counted when it is too busy; the order stands.
+                let _ = supervisor.try_send(Forgive(self.seat.config.id.clone()));
             }
-            AtmEvent::Drained { .. } => self.book.drained = true,
-            AtmEvent::Resumed { .. } => {
-                self.book.drained = false;
-                self.reset_tried = false;
-                self.seat.suspend(None);
-                if let Some(supervisor) = self.shared.supervisor.get() {
-                    // Its deaths stay counted when it is too busy; the order stands.
-                    let _ = supervisor.try_send(Forgive(self.seat.config.id.clone()));
-                }
-                self.care(ctx);
-            }
+            self.care(ctx);
         }
     }
 }

@@ -1,12 +1,11 @@
-//! Whether a machine is in service, and the care for a dispenser that reports a fault.
+//! Whether a machine is in service, and why not.
 //!
-//! What must stay true: a reset is ordered only while no outcome is open, because it overwrites evidence; once for
-//! each fault, and again when an operator resumes the machine.
+//! Asked before each promise and by the fleet's door. What must stay true: a machine that is not `ready` says why.
 
-use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
+use actix::{Handler, Message, MessageResult};
 
 use super::super::fleet::AtmStatus;
-use super::super::hardware::{Health, Reset};
+use super::super::hardware::Health;
 use super::Atm;
 use crate::cashout::{CashOut, Phase};
 use crate::hardware::DeviceStatus;
@@ -68,6 +67,10 @@ impl Atm {
         if self.promising {
             return (AtmState::Busy, None);
         }
+        if self.clearing || self.book.clearing {
+            let reason = "its dispenser's path is being cleared".to_owned();
+            return (AtmState::OutOfService, Some(reason));
+        }
         match &*self.seat.health.borrow() {
             Health::Starting => return (AtmState::Starting, Some("its dispenser was not reached yet".into())),
             Health::Trouble(why) => return (AtmState::OutOfService, Some(why.clone())),
@@ -88,39 +91,13 @@ impl Atm {
             Err(why) => (AtmState::OutOfService, Some(why)),
         }
     }
-
-    /// Answers a device's fault with a reset, when nothing can be lost by it.
-    pub(super) fn care(&mut self, ctx: &mut Context<Self>) {
-        let faulty = match &*self.seat.health.borrow() {
-            Health::Answers(status) => complaint(status),
-            _ => return,
-        };
-        let Some(complaint) = faulty else {
-            self.reset_tried = false;
-            return;
-        };
-        if !self.loaded || self.reset_tried || self.serving().is_some() || self.promising {
-            return;
-        }
-        let Some(hardware) = self.seat.hardware.get() else {
-            return;
-        };
-        self.reset_tried = true;
-        tracing::warn!(atm = %self.seat.config.id, complaint, "the dispenser is reset");
-        let reset = async move { hardware.send(Reset).await };
-        ctx.spawn(reset.into_actor(self).map(|reset, this, _| match reset {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(atm = %this.seat.config.id, %error, "the reset failed"),
-            Err(error) => tracing::error!(atm = %this.seat.config.id, %error, "the reset failed"),
-        }));
-    }
 }
 
 fn unknown(cashout: &CashOut) -> String {
     format!("it is not known whether the notes of cash-out {} came out", cashout.id)
 }
 
-fn complaint(status: &DeviceStatus) -> Option<String> {
+pub(super) fn complaint(status: &DeviceStatus) -> Option<String> {
     match &status.fault {
         Some(fault) => Some(format!(
             "its dispenser reports error 0x{:02X}: {}",

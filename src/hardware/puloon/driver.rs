@@ -14,8 +14,8 @@ use super::link::{Failed, Link};
 use super::reply::{self, CASSETTES, LastStatus};
 use super::timings::Timings;
 use crate::hardware::{
-    Capabilities, DeviceError, DeviceStatus, DispenseIntent, DispenseOrder, DispenseReport, Dispenser, Marker, Outcome,
-    Recovery,
+    Capabilities, ClearedNotes, DeviceError, DeviceStatus, DispenseIntent, DispenseOrder, DispenseReport, Dispenser,
+    Marker, Outcome, Recovery,
 };
 
 /// Most notes in one order unless configured otherwise. The device's own limit is 100 with rejects.
@@ -151,6 +151,18 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Puloon<P> {
     }
 }
 
+/// The cassettes of which notes moved.
+fn cleared(exit: &[u8; CASSETTES], reject: &[u8; CASSETTES]) -> Vec<ClearedNotes> {
+    let notes = (1_u8..).zip(exit.iter().zip(reject));
+    let moved = notes.filter(|(_, (exit, reject))| **exit > 0 || **reject > 0);
+    let entry = |(position, (exit, reject)): (u8, (&u8, &u8))| ClearedNotes {
+        position,
+        delivered: u32::from(*exit),
+        rejected: u32::from(*reject),
+    };
+    moved.map(entry).collect()
+}
+
 /// Whether `order` can be dispensed in this state.
 fn ready(order: &DispenseOrder, status: &DeviceStatus) -> Result<(), DeviceError> {
     if let Some(fault) = &status.fault {
@@ -234,6 +246,16 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Dispenser for Puloon<P> {
         let serial = self.last_serial().await?;
         let last = self.last_status().await?;
         Ok(evidence::recovery(&intent.order, &before, &last, serial))
+    }
+
+    async fn clear(&mut self) -> Result<Vec<ClearedNotes>, DeviceError> {
+        let counts = reply::counts(Command::Purge, &self.ask(Command::Purge).await?)?;
+        Ok(cleared(&counts.exit, &counts.reject))
+    }
+
+    async fn cleared(&mut self) -> Result<Option<Vec<ClearedNotes>>, DeviceError> {
+        let last = self.last_status().await?;
+        Ok((last.about == Command::Purge.code()).then(|| cleared(&last.counts.exit, &last.counts.reject)))
     }
 
     async fn reset(&mut self) -> Result<(), DeviceError> {

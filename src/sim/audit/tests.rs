@@ -480,7 +480,12 @@ fn every_rule_is_explained() {
         .flatten()
         .map(|text| text.split('"').next().unwrap_or_default());
     let found: Vec<&str> = named.filter(|word| is_rule(word) && !states.contains(word)).collect();
-    for one in ["dispense_without_hold", "held_unnamed", "books_wrong", "journal_damaged"] {
+    for one in [
+        "dispense_without_hold",
+        "held_unnamed",
+        "books_wrong",
+        "journal_damaged",
+    ] {
         assert!(found.contains(&one), "{one} in {found:?}");
     }
     for rule in found {

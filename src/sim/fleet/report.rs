@@ -11,6 +11,9 @@ use crate::sim::audit::latency::{Quantiles, stages};
 use crate::sim::audit::{Evidence, Facts, OpenItem, Verdict, Violation};
 use crate::sim::lnd::node::record::InvoiceState;
 
+/// Open items and excuses shown in words; the JSON has all. Violations are always shown.
+const SHOWN: usize = 10;
+
 /// Cash-outs by their end, in the daemon's words, which the audit has compared with the facts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CashOuts {
@@ -142,15 +145,17 @@ impl Report {
         if !self.open_items.is_empty() {
             _ = writeln!(text, "\nLeft open, each named by the daemon itself");
         }
-        for item in &self.open_items {
+        for item in self.open_items.iter().take(SHOWN) {
             _ = writeln!(text, "  {} {}: {}", item.id, item.state, item.why);
         }
+        say_more(text, self.open_items.len());
         if !self.excused.is_empty() {
             _ = writeln!(text, "\nNot exact, and the daemon says so");
         }
-        for excuse in &self.excused {
+        for excuse in self.excused.iter().take(SHOWN) {
             _ = writeln!(text, "  {excuse}");
         }
+        say_more(text, self.excused.len());
     }
 
     fn say_verdict(&self, text: &mut String) {
@@ -172,6 +177,12 @@ impl Report {
             let id = violation.cashout.map(|id| format!(" {id}")).unwrap_or_default();
             _ = writeln!(text, "  {}{atm}{id}: {}", violation.rule, violation.found);
         }
+    }
+}
+
+fn say_more(text: &mut String, all: usize) {
+    if let Some(more @ 1..) = all.checked_sub(SHOWN) {
+        _ = writeln!(text, "  and {more} more: see the report (--report FILE)");
     }
 }
 

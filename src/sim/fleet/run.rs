@@ -58,7 +58,11 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
     });
     let place = Place::make(dir.clone()).map_err(system(dir.display().to_string()))?;
     introduce(&options, &scenario);
-    let good = stage(&options, scenario, &place).await;
+    let good = tokio::select! {
+        good = stage(&options, scenario, &place) => good,
+        // The daemon ends with the runtime that its keeper lives in.
+        () = interrupted() => Err(SimulationError::Own("interrupted".into())),
+    };
     if options.keep.is_some() || !matches!(good, Ok(true)) {
         say(&format!(
             "Kept: {} (fleet.toml, daemon.log, data/, lnd/, machines/, last_words.json)",
@@ -253,7 +257,6 @@ async fn play(
     tokio::select! {
         () = sleep(options.duration) => {}
         Some(ended) = tasks.join_next() => world.trouble("simulation", ended.unwrap_or_else(|error| error.to_string())),
-        () = interrupted() => return Err(SimulationError::Own("interrupted".into())),
     }
     world.closed.send_replace(true);
     let closing = Instant::now() + CLOSING;
