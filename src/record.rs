@@ -59,6 +59,19 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// The item's kind and the event's name, as they stand in the journal.
+    #[must_use]
+    pub fn name(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::CashOut { event, .. } => ("cash_out", event.name()),
+            Self::Invoice { event, .. } => ("invoice", event.name()),
+            Self::Atm { event, .. } => ("atm", event.name()),
+            Self::Node { .. } => ("node", "first_reached"),
+        }
+    }
+}
+
 /// What operators do to an ATM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
@@ -94,6 +107,20 @@ pub enum AtmEvent {
         /// The notes that moved; none too when the device could not tell.
         notes: Vec<ClearedNotes>,
     },
+}
+
+impl AtmEvent {
+    /// The event's name, as it stands in the journal.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CassetteLoaded { .. } => "cassette_loaded",
+            Self::Drained { .. } => "drained",
+            Self::Resumed { .. } => "resumed",
+            Self::ClearBegun { .. } => "clear_begun",
+            Self::Cleared { .. } => "cleared",
+        }
+    }
 }
 
 /// A payload that this program can not read.

@@ -106,6 +106,7 @@ impl Handler<Append> for Journal {
             at: self.shared.clock.now(),
             body,
         };
+        let (item, event) = record.body.name();
         let (begun, shared) = (Instant::now(), Arc::clone(&self.shared));
         // Queued here and now: a state that is loaded after this message includes this record.
         let appending = record.encode().map(|payload| self.appender.submit(VERSION, payload));
@@ -120,7 +121,7 @@ impl Handler<Append> for Journal {
                     }
                 }
             }
-            crate::crash::point("append");
+            crate::crash::point(format_args!("append {item} {event}"));
             appended.map(drop).map_err(JournalError::from)
         })
     }

@@ -8,12 +8,17 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, ioctl_tiocnxcl, tcgetattr, tcsetattr};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// How long a line stays locked by a host that was killed.
+const UNLOCK: Duration = Duration::from_millis(100);
 
 /// The device's end of a line.
 #[derive(Debug)]
@@ -21,6 +26,9 @@ pub struct Pty {
     device: AsyncFd<OwnedFd>,
     /// Kept open so that reads wait, and do not fail, while no host is there.
     host: OwnedFd,
+    /// When to take off the lock of a host (`TIOCEXCL`). On a real line it ends with the host; here it would outlive a host
+    /// that was killed, since this end keeps the line open. Hosts that lock the file too still exclude each other.
+    unlock: Interval,
     /// Where the host's end is.
     target: PathBuf,
     link: PathBuf,
@@ -53,9 +61,12 @@ impl Pty {
         )]
         let device = AsyncFd::new(device)?;
         place_link(&target, link)?;
+        let mut unlock = interval(UNLOCK);
+        unlock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             device,
             host,
+            unlock,
             target,
             link: link.to_owned(),
         })
@@ -93,13 +104,15 @@ impl Drop for Pty {
 }
 
 impl AsyncRead for Pty {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.unlock.poll_tick(cx).is_ready() {
+            _ = ioctl_tiocnxcl(&self.host);
+        }
         loop {
             let mut guard = ready!(self.device.poll_read_ready(cx))?;
             let read = guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), buf.initialize_unfilled())?));
             if let Ok(read) = read {
                 buf.advance(read?);
-                // A host that was killed leaves the line exclusive, since this end keeps it open.
                 _ = ioctl_tiocnxcl(&self.host);
                 return Poll::Ready(Ok(()));
             }
@@ -159,6 +172,28 @@ mod tests {
         }
         drop(pty);
         assert!(std::fs::symlink_metadata(&link).is_err());
+    }
+
+    /// Shows something only when run without the right to open what is locked, not as root.
+    #[tokio::test]
+    async fn a_host_that_was_killed_before_its_first_byte_does_not_lock_the_line() {
+        let dir = tempfile::tempdir().expect("dir");
+        let link = dir.path().join("line");
+        let mut pty = Pty::open(&link).expect("pty");
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let killed = rustix::fs::open(pty.target(), flags, rustix::fs::Mode::empty()).expect("host");
+        rustix::termios::ioctl_tiocexcl(&killed).expect("lock");
+        drop(killed);
+        let opened = async {
+            while port::open(link.to_str().expect("path"), 9600, Parity::None).is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let mut byte = [0];
+        tokio::select! {
+            () = opened => {}
+            read = pty.read(&mut byte) => panic!("nobody sends: {read:?}"),
+        }
     }
 
     #[tokio::test]

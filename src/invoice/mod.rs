@@ -236,6 +236,26 @@ impl Invoice {
     }
 }
 
+impl InvoiceEvent {
+    /// The event's name, as it stands in the journal.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Requested { .. } => "requested",
+            Self::Opened { .. } => "opened",
+            Self::AddRefused { .. } => "add_refused",
+            Self::Accepted { .. } => "accepted",
+            Self::Committed { .. } => "committed",
+            Self::SettleOrdered { .. } => "settle_ordered",
+            Self::CancelOrdered { .. } => "cancel_ordered",
+            Self::DeadlinePassed { .. } => "deadline_passed",
+            Self::BlockSeen { .. } => "block_seen",
+            Self::SettledAtLnd { .. } => "settled_at_lnd",
+            Self::CanceledAtLnd => "canceled_at_lnd",
+        }
+    }
+}
+
 impl InvoicePhase {
     /// The state's name, as in DESIGN.md and in metric labels.
     #[must_use]

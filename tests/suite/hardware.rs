@@ -447,6 +447,20 @@ async fn reset_clears_the_path_and_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_cassette_can_be_tried_after_one_that_gave_nothing() {
+    for variant in VARIANTS {
+        let (bench, mut device) = opened(variant, Setup::default()).await;
+        bench.handle.inject(Fault::Dry { position: 2, left: 0 }.next());
+        for (notes, expected) in [([0, 2, 0, 0], Is::Nothing), ([3, 0, 0, 0], Is::Complete)] {
+            let order = order(notes);
+            let marker = device.prepare(&order).await.expect("prepare");
+            let report = device.dispense(&DispenseIntent { order, marker }).await;
+            assert_eq!(kind(&report), expected);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cleared_path_tells_which_notes_moved_and_remembers_it() {
     for variant in VARIANTS {
         let (mut bench, mut device) = opened(variant, Setup::default()).await;

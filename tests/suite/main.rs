@@ -1,6 +1,8 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
 mod architecture;
+mod crash;
+mod crash_audit;
 mod daemon;
 mod fleet;
 mod fleet_journal;
@@ -13,6 +15,7 @@ mod journal;
 mod journal_writer;
 mod lnd;
 mod lnd_fake;
+mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;
 mod sim_lnd_kill;

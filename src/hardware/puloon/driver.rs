@@ -208,7 +208,13 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Dispenser for Puloon<P> {
 
     async fn prepare(&mut self, order: &DispenseOrder) -> Result<Marker, DeviceError> {
         self.notes(order)?;
-        ready(order, &self.status().await?)?;
+        let mut status = self.status().await?;
+        if status.fault.is_some() && status.path_clear {
+            // A cassette that gave nothing leaves its error behind until a purge, also for the other cassettes.
+            self.purge_clear_path().await?;
+            status = self.status().await?;
+        }
+        ready(order, &status)?;
         let mut last = self.last_status().await?;
         if evidence::is_ambiguous(order, &last) {
             last = self.purge_clear_path().await?;
