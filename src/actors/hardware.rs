@@ -28,6 +28,8 @@ const PROBE: Duration = Duration::from_secs(5);
 pub enum Health {
     /// Not reached yet.
     Starting,
+    /// An order is being dispensed; the device is asked how it fares when that is over.
+    Moving,
     /// It answers.
     Answers(DeviceStatus),
     /// It can not be used: why.
@@ -188,6 +190,9 @@ impl Handler<Dispense> for Hardware {
 
     fn handle(&mut self, Dispense(intent): Dispense, _: &mut Self::Context) -> Self::Result {
         let driver = self.driver.take();
+        if driver.is_some() {
+            self.publish(Health::Moving);
+        }
         let work = async move {
             let Some(mut driver) = driver else {
                 let report = DispenseReport::unknown(&intent.order, "the port was not open when it was commanded");

@@ -231,6 +231,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     }
     let info = measured(shared, LndMethod::Info, node.info()).await.map_err(text)?;
     recognise(shared, &info).await?;
+    rights(node).await?;
     let blocks = measured(shared, LndMethod::Blocks, node.blocks()).await.map_err(text)?;
     shared.status.send_modify(|status| {
         *status = LndStatus {
@@ -280,6 +281,24 @@ async fn recognise(shared: &Shared, info: &NodeInfo) -> Result<(), String> {
     }
 }
 
+/// A macaroon that can not look up, or not cancel, would be found out with a customer's money in flight. Asked about
+/// an invoice that does not exist, so that nothing happens; not counted, because "not found" is the good answer.
+async fn rights(node: &dyn Lightning) -> Result<(), String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random bytes: {error}"))?;
+    let nobodys = PaymentHash(bytes);
+    let errors = [node.lookup(&nobodys).await.err(), node.cancel(&nobodys).await.err()];
+    let denied = errors
+        .into_iter()
+        .flatten()
+        .find(|error| error.kind == LnErrorKind::Denied);
+    denied.map_or(Ok(()), |error| {
+        Err(format!(
+            "{error}; the macaroon needs info:read, invoices:read and invoices:write"
+        ))
+    })
+}
+
 /// Follows blocks and state until something is wrong; returns what.
 async fn follow(node: &dyn Lightning, shared: &Shared, mut blocks: Updates<u32>) -> String {
     let mut probe = tokio::time::interval(PROBE);
@@ -305,6 +324,7 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
     let state = measured(shared, LndMethod::State, node.state()).await.map_err(text)?;
     let info = measured(shared, LndMethod::Info, node.info()).await.map_err(text)?;
     recognise(shared, &info).await?;
+    rights(node).await?;
     shared.status.send_if_modified(|status| {
         let now = LndStatus {
             active: state == NodeState::ServerActive,

@@ -36,6 +36,7 @@ use crate::ids::CashOutId;
 use crate::invoice::{Hold, Invoice};
 use crate::record::{AtmEvent, Body};
 use crate::store::AtmBook;
+use crate::time::UnixMs;
 
 /// The actor of one ATM.
 pub struct Atm {
@@ -51,6 +52,8 @@ pub struct Atm {
     watches: HashMap<CashOutId, figures::Stopwatch>,
     /// Who waits for an invoice to be open.
     opening: HashMap<CashOutId, oneshot::Sender<CashOut>>,
+    /// When the check before the order in flight was made.
+    checked: HashMap<CashOutId, UnixMs>,
     /// A promise is being written down.
     promising: bool,
     loaded: bool,
@@ -77,6 +80,7 @@ impl Atm {
             timers: HashMap::new(),
             watches: HashMap::new(),
             opening: HashMap::new(),
+            checked: HashMap::new(),
             promising: false,
             loaded: false,
             journal_trouble: None,
@@ -187,6 +191,7 @@ impl Atm {
         self.holds.remove(&id);
         self.unread.remove(&id);
         self.watches.remove(&id);
+        self.checked.remove(&id);
         if let Some(timer) = self.timers.remove(&id) {
             ctx.cancel_future(timer);
         }
@@ -289,6 +294,9 @@ impl Carrier for Atm {
             return;
         };
         tracing::info!(cashout = %key, event = event.name(), before = before.phase.name(), after = after.phase.name(), "cash-out");
+        if let Event::DispenseCommitted { at, .. } = event {
+            self.checked.insert(key, *at);
+        }
         let news = after.notes.get(before.notes.len()..).unwrap_or_default();
         self.book.notes.book(news);
         let watch = self.watches.entry(key).or_default();

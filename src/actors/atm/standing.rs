@@ -73,6 +73,7 @@ impl Atm {
         }
         match &*self.seat.health.borrow() {
             Health::Starting => return (AtmState::Starting, Some("its dispenser was not reached yet".into())),
+            Health::Moving => return (AtmState::Busy, None),
             Health::Trouble(why) => return (AtmState::OutOfService, Some(why.clone())),
             Health::Answers(status) => {
                 if let Some(complaint) = complaint(status) {

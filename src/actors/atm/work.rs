@@ -26,6 +26,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// For effects that are done once and stay done.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A commitment that took longer to become durable than this is not acted upon: the hold may be gone.
+const CHECK_AGE: Duration = Duration::from_secs(10);
 /// How often a dispenser that does not answer is asked before the customer is refunded.
 const CHECKS: u32 = 5;
 
@@ -60,7 +62,13 @@ impl Atm {
                 let order = self.next_order(&cashout);
                 Box::pin(async move { prepare(&shared, &seat, &cashout, order).await })
             }
-            Effect::Dispense => Box::pin(async move { dispense(&shared, &seat, &cashout).await }),
+            Effect::Dispense => {
+                let fresh = self
+                    .checked
+                    .remove(&id)
+                    .is_some_and(|at| shared.clock.now().since(at) < CHECK_AGE);
+                Box::pin(async move { dispense(&shared, &seat, &cashout, fresh).await })
+            }
             Effect::Recover => Box::pin(async move { recover(&shared, &seat, &cashout).await }),
             Effect::Settle => {
                 let preimage = cashout.quote.preimage.clone();
@@ -227,13 +235,14 @@ async fn check(seat: &Seat, order: &DispenseOrder) -> Result<Marker, DeviceError
 }
 
 /// Commands the order. The only place that does.
-async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut) -> Done<Event> {
+async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut, fresh: bool) -> Done<Event> {
     let Phase::Dispensing { intent } = &cashout.phase else {
         return nothing(RETRY);
     };
     let report: Option<DispenseReport> = match seat.hardware.get() {
         // It was lost while the commitment was being written down.
-        _ if cashout.hold_lost => Some(not_commanded(intent)),
+        _ if cashout.hold_lost => Some(not_commanded(intent, "the payment is not held any more")),
+        _ if !fresh => Some(not_commanded(intent, "the check of the hold became too old")),
         Some(hardware) => hardware.send(Dispense(intent.clone())).await.ok(),
         None => None,
     };
@@ -250,10 +259,10 @@ async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut) -> Done<Event
     }
 }
 
-fn not_commanded(intent: &DispenseIntent) -> DispenseReport {
+fn not_commanded(intent: &DispenseIntent, why: &str) -> DispenseReport {
     let fault = Fault {
         code: 0,
-        text: "not commanded: the payment is not held any more".into(),
+        text: format!("not commanded: {why}"),
         position: None,
     };
     DispenseReport {
