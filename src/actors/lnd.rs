@@ -281,20 +281,24 @@ async fn recognise(shared: &Shared, info: &NodeInfo) -> Result<(), String> {
     }
 }
 
-/// A macaroon that can not look up, or not cancel, would be found out with a customer's money in flight. Asked about
+/// A macaroon that can not look up, cancel or settle would be found out with a customer's money in flight. Asked about
 /// an invoice that does not exist, so that nothing happens; not counted, because "not found" is the good answer.
 async fn rights(node: &dyn Lightning) -> Result<(), String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random bytes: {error}"))?;
-    let nobodys = PaymentHash(bytes);
-    let errors = [node.lookup(&nobodys).await.err(), node.cancel(&nobodys).await.err()];
+    let (nobodys, secret) = (PaymentHash(bytes), Preimage::from_bytes(bytes));
+    let errors = [
+        node.lookup(&nobodys).await.err(),
+        node.cancel(&nobodys).await.err(),
+        node.settle(&secret).await.err(),
+    ];
     let denied = errors
         .into_iter()
         .flatten()
         .find(|error| error.kind == LnErrorKind::Denied);
     denied.map_or(Ok(()), |error| {
         Err(format!(
-            "{error}; the macaroon needs info:read, invoices:read and invoices:write"
+            "{error}; the macaroon lacks this right: bake one as README.md says"
         ))
     })
 }

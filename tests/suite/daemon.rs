@@ -274,7 +274,7 @@ async fn a_macaroon_for_reading_only_promises_nothing() {
     let text = world.config().replace("lnd/admin.macaroon", "macaroon");
     let daemon = world.run(&text);
     daemon
-        .stands("out_of_service", &["permission denied", "invoices:write"])
+        .stands("out_of_service", &["permission denied", "bake one"])
         .await;
     std::fs::copy(world.path("lnd/admin.macaroon"), world.path("macaroon")).expect("copy");
     daemon.stands("ready", &[]).await;
