@@ -48,7 +48,8 @@ pub async fn channel(dir: &Path, address: SocketAddr) -> Result<Channel, SimErro
     Ok(endpoint
         .tls_config_with_verifier(tls, Arc::new(verifier))?
         .connect()
-        .await?)
+        .await
+        .map_err(|source| SimError::Connect { address, source })?)
 }
 
 /// Adds a macaroon to each call.
