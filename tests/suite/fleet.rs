@@ -222,7 +222,7 @@ fn a_count_that_can_not_be_is_refused_and_the_books_stay() {
         rig.ready("left").await;
         let left = id("left");
         let before = rig.fleet.atm(&left).await.expect("known").book;
-        let first = before.notes.cassettes[0].clone();
+        let first = before.notes.cassettes[0];
         let (position, note) = (first.position, first.denomination);
         for (wrong, why) in [
             (
