@@ -80,10 +80,22 @@ pub fn run() -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tellerd: {error:#}");
+            eprintln!("tellerd: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The chain of causes; without those that the sentence before already ends with.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            text if text.contains(&cause) => text.to_owned(),
+            text => format!("{text}: {cause}"),
+        }
+    })
 }
 
 /// What is logged unless `RUST_LOG` says otherwise.
@@ -113,4 +125,22 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 fn wait(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("the runtime can not be started")?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let io = || std::io::Error::other("no such thing");
+        let own = anyhow::Error::from(io())
+            .context("file f: no such thing")
+            .context("looking");
+        assert_eq!(told(&own), "looking: file f: no such thing");
+        assert_eq!(
+            told(&anyhow::Error::from(io()).context("file f")),
+            "file f: no such thing"
+        );
+    }
 }

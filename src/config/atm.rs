@@ -12,6 +12,9 @@ use super::value::{number, parsed, path, positive_amount, text};
 use crate::ids::AtmId;
 use crate::money::Minor;
 
+/// More than any cassette holds: a larger count is a typing mistake.
+pub const MOST_NOTES: u32 = 10_000;
+
 /// A family of dispensers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Model {
@@ -178,7 +181,7 @@ fn cassettes(atm: &mut Section) -> Vec<CassetteConfig> {
     for mut section in sections {
         let position = section.required("position", number(1..=4));
         let denomination = section.required("denomination", positive_amount);
-        let notes = section.required("notes", number(0..=10_000));
+        let notes = section.required("notes", number(0..=MOST_NOTES));
         unique(&section, "position", position, &mut taken);
         section.finish();
         if let (Some(position), Some(denomination), Some(notes)) = (position, denomination, notes) {

@@ -23,7 +23,7 @@ use crate::cashout::quote::Fee;
 use crate::lnd::LndConfig;
 use crate::money::Rate;
 
-pub use atm::{AtmConfig, CassetteConfig, Model, Timings, Variant};
+pub use atm::{AtmConfig, CassetteConfig, MOST_NOTES, Model, Timings, Variant};
 pub use reader::{ConfigErrors, Mistake};
 
 use reader::{Document, Section};

@@ -36,7 +36,7 @@ pub use reader::{Reader, Summary};
 pub use writer::{BatchStats, Follower, OnBatch};
 
 /// Name of the journal's folder inside the data directory.
-const FOLDER: &str = "journal";
+pub(crate) const FOLDER: &str = "journal";
 
 /// The hash of a record and, through its predecessor's hash, of everything before it (sha256).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

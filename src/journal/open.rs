@@ -42,7 +42,7 @@ pub enum OpenError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// Acknowledged records are gone.
-    #[error("journal ends at record {ends} but the store has seen record {seen}: {} records are missing", seen.saturating_sub(*ends))]
+    #[error("journal ends at record {ends} but the store has seen record {seen}: {} records are missing; put the journal's missing files back, from a copy if need be, before anything else", seen.saturating_sub(*ends))]
     Behind {
         /// The journal's last record.
         ends: u64,

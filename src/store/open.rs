@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{Store, StoreError};
-use crate::journal::{DirLock, Journal, OpenError, Position, Record};
+use crate::journal::{self, DirLock, Journal, OpenError, Position, Record};
 
 /// Records folded in at once during replay.
 const CHUNK: usize = 512;
@@ -35,6 +35,9 @@ pub enum StateError {
     /// The state store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nothing to fold: most likely the wrong folder.
+    #[error("{} holds no journal: give the data_dir of the configuration", .0.display())]
+    NoJournal(PathBuf),
 }
 
 /// Opens `dir`, created if missing.
@@ -54,12 +57,26 @@ pub fn open(dir: &Path) -> Result<Opened, StateError> {
     }
 }
 
-/// Sets the store aside and folds the whole journal again: `tellerd store rebuild`.
+/// Sets the store aside and folds the whole journal again: `tellerd store rebuild`. The former store may be the only
+/// witness of records that the journal has lost: then it stays.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open`]; also when `dir` holds no journal.
 pub fn rebuild(dir: &Path) -> Result<Opened, StateError> {
+    if !dir.join(journal::FOLDER).is_dir() {
+        return Err(StateError::NoJournal(dir.to_owned()));
+    }
     let lock = DirLock::take(dir)?;
+    // One that can not be read witnesses nothing.
+    let witnessed = match Store::open(dir) {
+        Ok((store, Some(damaged))) => {
+            let set_aside = Some(damaged);
+            return catch_up(&lock, store).map(|opened| Opened { set_aside, ..opened });
+        }
+        Ok((store, None)) => store.position(),
+        Err(_) => None,
+    };
+    drop(Journal::open(&lock, witnessed, |_| Ok::<(), OpenError>(()))?);
     let (store, set_aside) = Store::begin_anew(dir)?;
     catch_up(&lock, store).map(|opened| Opened { set_aside, ..opened })
 }

@@ -156,9 +156,24 @@ fn a_journal_that_ends_before_its_store_is_refused_and_nothing_is_touched() {
         .path();
     let bytes = std::fs::read(&segment).unwrap();
     std::fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
-    let error = open(dir.path()).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("ends at record"), "{error}");
+    // Also by a rebuild: the store is the only witness of what is gone.
+    for way in [open, rebuild] {
+        let error = way(dir.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains("ends at record") && error.contains("put the journal's"),
+            "{error}"
+        );
+    }
     assert!(!dir.path().join("state.damaged-1").exists());
+}
+
+#[test]
+fn a_folder_without_a_journal_is_not_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = dir.path().join("typo");
+    let error = rebuild(&wrong).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("typo holds no journal"), "{error}");
+    assert!(!wrong.exists(), "nothing is made");
 }
 
 #[test]

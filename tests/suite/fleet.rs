@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 use tellerd::actors::fleet::{AtmOrder, FleetError};
+use tellerd::cashout::ledger::Cassette;
 use tellerd::cashout::quote::QuoteError;
 use tellerd::cashout::{CancelBy, Phase, Resolution};
 use tellerd::hardware::puloon::emulator::{Fault, Setup};
@@ -212,6 +213,30 @@ fn a_drained_machine_takes_nobody_until_it_is_resumed() {
         assert!(matches!(refused, Err(FleetError::NotInService { .. })), "{refused:?}");
         rig.fleet.order(&left, by(), AtmOrder::Resume).await.expect("resumed");
         rig.serve("left").await;
+    });
+}
+
+#[test]
+fn a_count_that_can_not_be_is_refused_and_the_books_stay() {
+    run(Plan::default(), async |rig| {
+        rig.ready("left").await;
+        let left = id("left");
+        let before = rig.fleet.atm(&left).await.expect("known").book;
+        let first = before.notes.cassettes[0];
+        let (position, note) = (first.position, first.denomination);
+        for (wrong, why) in [
+            (
+                Cassette::loaded(position, Minor(note.0 * 10), 5),
+                "is configured with notes of",
+            ),
+            (Cassette::loaded(position, note, 10_001), "at most 10000"),
+            (Cassette::loaded(9, note, 5), "not configured"),
+        ] {
+            let order = AtmOrder::Load(vec![wrong]);
+            let refused = rig.fleet.order(&left, "anna".into(), order).await.expect_err(why);
+            assert!(refused.to_string().contains(why), "{refused}");
+        }
+        assert_eq!(rig.fleet.atm(&left).await.expect("known").book, before);
     });
 }
 

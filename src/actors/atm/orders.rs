@@ -22,6 +22,7 @@ use crate::cashout::ledger::Cassette;
 use crate::cashout::mix::mix;
 use crate::cashout::quote::{QuoteError, price};
 use crate::cashout::{CashOut, Event, Quote};
+use crate::config::MOST_NOTES;
 use crate::ids::{CashOutId, Preimage};
 use crate::metrics::{AtmState, FailureReason};
 use crate::money::Minor;
@@ -183,21 +184,21 @@ impl Atm {
 
     fn loaded(&self, by: &str, cassette: &Cassette) -> Result<AtmEvent, FleetError> {
         let position = cassette.position;
-        if !self
-            .seat
-            .config
-            .cassettes
-            .iter()
-            .any(|known| known.position == position)
-        {
-            return Err(FleetError::Refused(format!(
-                "cassette {position} is not configured for this machine"
-            )));
+        let refused = |why: String| Err(FleetError::Refused(why));
+        let mut configured = self.seat.config.cassettes.iter();
+        let Some(known) = configured.find(|known| known.position == position) else {
+            return refused(format!("cassette {position} is not configured for this machine"));
+        };
+        // A typing mistake here would be paid out with each of these notes.
+        if cassette.denomination != known.denomination {
+            return refused(format!(
+                "cassette {position} is configured with notes of {}, not of {}: when it holds others now, change its \
+                 denomination in the configuration first",
+                known.denomination, cassette.denomination
+            ));
         }
-        if cassette.denomination == Minor::ZERO {
-            return Err(FleetError::Refused(format!(
-                "the denomination of cassette {position} is zero"
-            )));
+        if cassette.loaded > MOST_NOTES {
+            return refused(format!("cassette {position} holds at most {MOST_NOTES} notes"));
         }
         let (denomination, notes, by) = (cassette.denomination, cassette.loaded, by.to_owned());
         Ok(AtmEvent::CassetteLoaded {

@@ -6,6 +6,7 @@
 
 pub mod facts;
 pub mod latency;
+mod liveness;
 pub mod physical;
 mod rules;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::sim::lnd::Ledger;
 use crate::time::UnixMs;
 
 pub use facts::Facts;
+pub use liveness::liveness;
 pub use rules::judge;
 
 /// One emulated machine after the simulation.

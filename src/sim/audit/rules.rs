@@ -270,6 +270,12 @@ impl Judge {
         let Some(view) = view else {
             return self.violation("forgotten", Some(atm), None, "the daemon does not name this machine");
         };
+        for totals in totals.iter().filter(|totals| totals.loaded > 0) {
+            if !view.cassettes.iter().any(|books| books.position == totals.position) {
+                let found = format!("the daemon does not name cassette {}", totals.position);
+                self.violation("forgotten", Some(atm), None, found);
+            }
+        }
         for books in &view.cassettes {
             let Some(totals) = totals.iter().find(|totals| totals.position == books.position) else {
                 continue;

@@ -401,6 +401,8 @@ fn books_that_do_not_match_the_notes() {
     assert!(found.violations.is_empty() && found.excused.len() == 1, "{found:?}");
     evidence.statement.atms[0].cassettes[0].loaded = 49;
     assert_eq!(rules(&evidence), ["books_wrong"], "the books themselves do not balance");
+    evidence.statement.atms[0].cassettes.clear();
+    assert_eq!(rules(&evidence), ["forgotten"], "a cassette is not named");
     evidence.statement.atms.clear();
     assert_eq!(rules(&evidence), ["forgotten"]);
     let mut evidence = clean();
@@ -463,6 +465,29 @@ fn the_next_customer_is_not_charged_with_the_last_ones_notes() {
 }
 
 #[test]
+fn a_daemon_that_does_nothing_is_found_out() {
+    let told = |evidence: &Evidence, now| {
+        let found = liveness(evidence, &Facts::of(evidence), UnixMs(now), 1_000);
+        found.iter().map(|violation| violation.rule).collect::<Vec<_>>()
+    };
+    assert!(told(&clean(), 9_000).is_empty());
+    let mut nobody = clean();
+    nobody.visits.clear();
+    assert_eq!(told(&nobody, 9_000), ["nothing_happened"]);
+    let mut hung = clean();
+    hung.machines = vec![machine(&[])];
+    hung.ledger.invoices[0].state = InvoiceState::Accepted;
+    hung.ledger.invoices[0].history.pop();
+    hung.statement.cashouts = vec![view("held")];
+    assert!(told(&hung, 3_000).is_empty(), "one customer may have met a fault");
+    assert_eq!(told(&hung, 3_001), ["held_too_long"]);
+    hung.statement.cashouts = vec![view("needs_operator")];
+    assert!(told(&hung, 3_001).is_empty(), "it says so");
+    hung.ledger.invoices = vec![hung.ledger.invoices[0].clone(); 10];
+    assert_eq!(told(&hung, 3_000), ["nothing_happened"]);
+}
+
+#[test]
 fn every_rule_is_explained() {
     let page = include_str!("../../../docs/SIMULATION.md");
     let rules = [
@@ -471,6 +496,7 @@ fn every_rule_is_explained() {
             .skip(1)
             .step_by(2)
             .collect::<Vec<_>>(),
+        include_str!("liveness.rs").split('"').skip(1).step_by(2).collect(),
         include_str!("../fleet/run.rs").split("trouble(\"").skip(1).collect(),
     ];
     let states = ["needs_operator", "claim_owed"];

@@ -1,6 +1,7 @@
 //! The daemon under test: a child process that is started, killed, started again and asked to end.
 //!
-//! Called by the runner. What must stay true: it never outlives the simulation; that it ends by itself is noticed.
+//! Called by the runner. What must stay true: it never outlives the simulation, unless that is itself
+//! killed with SIGKILL; that it ends by itself is noticed.
 
 use std::fs::{File, OpenOptions};
 use std::io;

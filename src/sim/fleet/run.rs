@@ -27,13 +27,16 @@ use crate::hardware::emulate::serve_on_pty;
 use crate::hardware::puloon::emulator::{Emulator, Setup};
 use crate::ids::AtmId;
 use crate::money::Minor;
-use crate::sim::audit::{Evidence, Facts, Statement, judge};
+use crate::sim::audit::{Evidence, Facts, Statement, judge, liveness};
 use crate::sim::lnd::{Fault, SimLnd, SimLndOptions};
+use crate::time::{Clock, SystemClock};
 
 /// How long open cash-outs may take to come to rest after the last customer.
 const CLOSING: Duration = Duration::from_secs(30);
 /// How long the daemon may be away before its last words.
 const LAST_WORDS: Duration = Duration::from_secs(30);
+/// A hold may outlast its deadlines by the time the daemon is dead or ending.
+const SLACK: Duration = Duration::from_secs(30);
 /// Ports that are taken away between reserving and using them.
 const PORTS: u32 = 5;
 /// Open files of this process beside the machines'.
@@ -52,6 +55,10 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
         None => Scenario::built_in()?,
     };
     check_limits(options.atms)?;
+    if let Some(path) = &options.report {
+        // Now, and not after hours.
+        std::fs::write(path, "").map_err(system(format!("--report {}", path.display())))?;
+    }
     let dir = options.keep.clone().unwrap_or_else(|| {
         let name = format!("tellerd-simulation-{}-{}", std::process::id(), options.seed);
         std::env::temp_dir().join(name)
@@ -380,6 +387,11 @@ fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool,
     };
     let facts = Facts::of(&evidence);
     let mut verdict = judge(&evidence, &facts);
+    let policy = world.scenario.daemon;
+    let patience = policy.hold_deadline + policy.unknown_deadline + SLACK;
+    let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    let idle = liveness(&evidence, &facts, SystemClock.now(), patience_ms);
+    verdict.violations.extend(idle);
     verdict
         .violations
         .extend(world.troubles.lock().unwrap_or_else(PoisonError::into_inner).drain(..));

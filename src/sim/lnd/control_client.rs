@@ -45,10 +45,11 @@ pub async fn channel(dir: &Path, address: SocketAddr) -> Result<Channel, SimErro
     };
     let endpoint = Endpoint::from_shared(format!("https://{address}"))?;
     let tls = ClientTlsConfig::new().domain_name("localhost");
-    Ok(endpoint
+    endpoint
         .tls_config_with_verifier(tls, Arc::new(verifier))?
         .connect()
-        .await?)
+        .await
+        .map_err(|source| SimError::Connect { address, source })
 }
 
 /// Adds a macaroon to each call.

@@ -134,6 +134,16 @@ pub enum SimError {
     /// The listening socket.
     #[error("listening: {0}")]
     Listen(#[source] io::Error),
+    /// Nothing answers, or not what was expected.
+    #[error(
+        "nothing answers as the simulated LND at {address}; give the address that `tellerd emulate lnd` listens on ({source})"
+    )]
+    Connect {
+        /// Where it was looked for.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: tonic::transport::Error,
+    },
     /// gRPC or TLS.
     #[error("transport: {0}")]
     Transport(#[from] tonic::transport::Error),
