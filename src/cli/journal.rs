@@ -100,13 +100,20 @@ fn verify(data: &Path, out: &mut impl Write) -> anyhow::Result<()> {
         records += 1;
     }
     for torn in reader.torn() {
-        writeln!(out, "torn by a crash, never acknowledged: {torn}")?;
+        writeln!(
+            out,
+            "torn by a crash before it was acknowledged, or cut off since: {torn}"
+        )?;
     }
     let last = reader.reached();
     writeln!(
         out,
         "{records} records intact; last {} with hash {}",
         last.seq, last.hash
+    )?;
+    writeln!(
+        out,
+        "records missing at the end are found by `tellerd run`, which compares with the state store"
     )?;
     let totals = folded.totals;
     writeln!(

@@ -68,8 +68,10 @@ pub fn serve(fleet: Fleet, metrics: Metrics, listener: TcpListener, token: Optio
 fn routes(app: &mut ServiceConfig) {
     app.app_data(web::PayloadConfig::new(MOST_BYTES));
     app.service(resource("/metrics", GET).get(probes::metrics));
-    app.service(resource("/healthz", GET).get(probes::healthz));
-    app.service(resource("/readyz", GET).get(probes::readyz));
+    let healthz = resource("/healthz", GET).get(probes::healthz);
+    app.service(healthz.route(web::head().to(probes::healthz)));
+    let readyz = resource("/readyz", GET).get(probes::readyz);
+    app.service(readyz.route(web::head().to(probes::readyz)));
     let cashouts = resource("/v1/cashouts", "GET, POST");
     app.service(cashouts.get(cashouts::list).post(cashouts::start));
     app.service(resource("/v1/cashouts/{id}", GET).get(cashouts::show));

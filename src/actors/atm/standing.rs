@@ -71,6 +71,9 @@ impl Atm {
             let reason = "its dispenser's path is being cleared".to_owned();
             return (AtmState::OutOfService, Some(reason));
         }
+        if let Some(mismatch) = self.mismatch() {
+            return (AtmState::OutOfService, Some(mismatch));
+        }
         match &*self.seat.health.borrow() {
             Health::Starting => return (AtmState::Starting, Some("its dispenser was not reached yet".into())),
             Health::Moving => return (AtmState::Busy, None),
@@ -91,6 +94,24 @@ impl Atm {
             Ok(()) => (AtmState::Ready, None),
             Err(why) => (AtmState::OutOfService, Some(why)),
         }
+    }
+}
+
+impl Atm {
+    /// A cassette whose notes are worth something else than the books say would be paid out wrongly.
+    fn mismatch(&self) -> Option<String> {
+        self.seat.config.cassettes.iter().find_map(|configured| {
+            let position = configured.position;
+            let known = self.book.notes.cassettes.iter().find(|c| c.position == position)?;
+            let (is, was) = (configured.denomination, known.denomination);
+            (is != was).then(|| {
+                let atm = &self.seat.config.id;
+                format!(
+                    "cassette {position} is configured with notes of {is}, by the journal it holds notes of {was}: \
+                     count it, then `tellerd atm load {atm} --cassette {position}:{is}:NOTES`"
+                )
+            })
+        })
     }
 }
 
