@@ -298,6 +298,30 @@ async fn a_missing_serial_port_is_named_and_only_its_machine_is_out() {
 }
 
 #[tokio::test]
+async fn other_notes_than_the_journal_knows_are_counted_first() {
+    let world = World::new(Setup::default()).await;
+    let daemon = world.run(&world.config());
+    daemon.stands("ready", &[]).await;
+    daemon.terminate().await;
+    let fifties = world
+        .config()
+        .replace("denomination = '20.00'", "denomination = '50.00'");
+    let daemon = world.run(&fifties);
+    let words = [
+        "cassette 1",
+        "notes of 50.00",
+        "notes of 20.00",
+        "tellerd atm load left",
+    ];
+    daemon.stands("out_of_service", &words).await;
+    let count = json!({"by": "anna", "cassettes": [{"position": 1, "denomination_minor": 5000, "notes": 40}]});
+    let load = client().post(daemon.url("/v1/atms/left/load").await).json(&count);
+    assert_eq!(load.send().await.expect("answer").status(), 200);
+    daemon.stands("ready", &[]).await;
+    daemon.terminate().await;
+}
+
+#[tokio::test]
 async fn sigterm_waits_for_the_notes_and_the_next_life_settles_once() {
     let slow = Setup {
         note_ms: 250,
