@@ -101,6 +101,10 @@ pub enum AtmEvent {
     ClearBegun {
         /// The complaint that asks for it.
         complaint: String,
+        /// The notes of an earlier clearing that the dispenser remembers still: they are booked already, and are
+        /// not what this one moved.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Vec<ClearedNotes>>,
     },
     /// The path was cleared.
     Cleared {
@@ -213,7 +217,7 @@ mod tests {
             ),
             (
                 r#"{"at":1,"item":"atm","id":"lobby","event":{"type":"clear_begun","complaint":"c"}}"#.to_owned(),
-                Body::Atm { id: "lobby".parse().unwrap(), event: AtmEvent::ClearBegun { complaint: "c".into() } },
+                Body::Atm { id: "lobby".parse().unwrap(), event: AtmEvent::ClearBegun { complaint: "c".into(), before: None } },
             ),
             (
                 r#"{"at":1,"item":"atm","id":"lobby","event":{"type":"cleared","notes":[{"position":1,"delivered":0,"rejected":2}]}}"#

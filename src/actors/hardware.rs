@@ -5,7 +5,7 @@
 //! doubt is thrown away, never asked again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, ContextFutureSpawner, Handler, Message, WrapFuture,
@@ -183,12 +183,21 @@ fn returned<T>(returned: Returned<T>, this: &mut Hardware, ctx: &mut Context<Har
 /// Command an order. Once.
 #[derive(Debug, Message)]
 #[rtype(result = "DispenseReport")]
-pub struct Dispense(pub DispenseIntent);
+pub struct Dispense {
+    /// The order.
+    pub intent: DispenseIntent,
+    /// The check before it is too old from then on; the order may have waited behind a slow answer.
+    pub until: Instant,
+}
 
 impl Handler<Dispense> for Hardware {
     type Result = AtomicResponse<Self, DispenseReport>;
 
-    fn handle(&mut self, Dispense(intent): Dispense, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Dispense { intent, until }: Dispense, _: &mut Self::Context) -> Self::Result {
+        if Instant::now() >= until {
+            let report = intent.not_commanded("the dispenser was busy until the check of the hold became too old");
+            return AtomicResponse::new(Box::pin(async move { report }.into_actor(self)));
+        }
         let driver = self.driver.take();
         if driver.is_some() {
             self.publish(Health::Moving);

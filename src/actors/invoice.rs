@@ -164,19 +164,15 @@ impl InvoiceActor {
             return;
         };
         let wait = due.since(self.shared.clock.now());
-        self.timer = Some(ctx.run_later(wait, |this, ctx| {
+        self.timer = Some(ctx.run_later(wait, move |this, ctx| {
+            // Read once: between two readings the deadline could pass, with no timer left to tell.
             let at = this.shared.clock.now();
+            if at < due {
+                // The wall clock was set back.
+                return this.arm(ctx);
+            }
             this.offer(InvoiceEvent::DeadlinePassed { at }, ctx);
-            // The wall clock may have been set back: then it is not due yet.
-            this.arm_again(ctx);
         }));
-    }
-
-    fn arm_again(&mut self, ctx: &mut Context<Self>) {
-        let now = self.shared.clock.now();
-        if self.invoice().and_then(invoice::deadline).is_some_and(|due| now < due) {
-            self.arm(ctx);
-        }
     }
 
     fn offer(&mut self, event: InvoiceEvent, ctx: &mut Context<Self>) {

@@ -380,9 +380,15 @@ impl Step<'_> {
 
     fn operator_resolved(&self, by: &str, resolution: &Resolution) -> Next {
         match (&self.cashout.phase, resolution) {
-            (Phase::OutcomeUnknown { intent, .. }, Resolution::Delivered(value)) => {
+            (Phase::OutcomeUnknown { intent, at_least, .. }, Resolution::Delivered(value)) => {
                 if *value > intent.order.value() {
                     return self.illegal(format!("{value} is more than the {} ordered", intent.order.value()));
+                }
+                // No cancel after cash: what the device proves, no word takes back.
+                if *value < (*at_least).min(intent.order.value()) {
+                    return self.illegal(format!(
+                        "{value} is less than the {at_least} that the device counted out"
+                    ));
                 }
                 let all = *value == intent.order.value();
                 let notes = if all {

@@ -537,3 +537,18 @@ proptest! {
         prop_assert!(state.is_final(), "{:?}", state.phase);
     }
 }
+
+#[test]
+fn an_operator_can_not_take_back_cash_that_the_device_counted_out() {
+    let unknown_part = reported(&[1, 0], unknown());
+    let item = played(
+        fresh(PartialPolicy::Owe, UnknownPolicy::Cancel),
+        &[opened(), held(), committed(), unknown_part],
+    );
+    let Phase::OutcomeUnknown { at_least, .. } = item.phase else {
+        panic!("{item:?}")
+    };
+    assert!(at_least > Minor::ZERO);
+    assert!(apply(&item, &resolved(Resolution::Delivered(Minor::ZERO))).is_err());
+    assert!(apply(&item, &resolved(Resolution::Delivered(at_least))).is_ok());
+}

@@ -66,6 +66,22 @@ pub struct DispenseIntent {
     pub marker: Marker,
 }
 
+impl DispenseIntent {
+    /// The report of an order that was held back: no byte of it left.
+    #[must_use]
+    pub fn not_commanded(&self, why: &str) -> DispenseReport {
+        let fault = Fault {
+            code: 0,
+            text: format!("not commanded: {why}"),
+            position: None,
+        };
+        DispenseReport {
+            outcome: Outcome::NothingMoved { fault },
+            ..DispenseReport::unknown(&self.order, "")
+        }
+    }
+}
+
 /// What became of one cassette's notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CassetteReport {

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::cashout::ledger::{Cassette, NoteLedger};
 use crate::cashout::{self, CashOut, Event, Illegal, Phase};
+use crate::hardware::ClearedNotes;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::{self, IllegalInvoiceEvent, Invoice, InvoiceEvent};
 use crate::money::{Minor, Msat};
@@ -24,6 +25,9 @@ pub struct AtmBook {
     /// Its dispenser's path was to be cleared, and what moved is not booked yet.
     #[serde(default)]
     pub clearing: bool,
+    /// While it is: the notes of an earlier clearing that the dispenser remembered then.
+    #[serde(default)]
+    pub cleared_before: Option<Vec<ClearedNotes>>,
 }
 
 impl AtmBook {
@@ -42,7 +46,10 @@ impl AtmBook {
             }
             AtmEvent::Drained { .. } => self.drained = true,
             AtmEvent::Resumed { .. } => self.drained = false,
-            AtmEvent::ClearBegun { .. } => self.clearing = true,
+            AtmEvent::ClearBegun { before, .. } => {
+                self.clearing = true;
+                self.cleared_before.clone_from(before);
+            }
             AtmEvent::Cleared { notes } => {
                 self.notes.cleared(notes);
                 self.clearing = false;

@@ -7,15 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::{ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
 
 use super::super::drive::{Carrier, write};
-use super::super::hardware::{Clear, Cleared, Health};
+use super::super::hardware::{Clear, Cleared, Hardware, Health};
 use super::super::journal::JournalError;
 use super::super::shared::{Seat, Shared};
 use super::Atm;
 use super::standing::complaint;
 use crate::hardware::{ClearedNotes, DeviceError};
+use crate::ids::AtmId;
 use crate::record::{AtmEvent, Body};
 
 /// Before a clearing whose result is not known is asked for again.
@@ -37,7 +38,7 @@ impl Atm {
         }
         self.clearing = true;
         self.clear_tried = true;
-        let begun = self.book.clearing;
+        let begun = self.book.clearing.then(|| self.book.cleared_before.clone());
         let complaint = complaint.unwrap_or_default();
         let cleared = clear(Arc::clone(&self.shared), Arc::clone(&self.seat), begun, complaint);
         ctx.spawn(cleared.into_actor(self).map(|(events, failed), this, ctx| {
@@ -48,17 +49,26 @@ impl Atm {
             match failed {
                 Some(JournalError::Unknown(why)) => this.astray(&why, ctx),
                 _ if this.book.clearing => drop(ctx.run_later(AGAIN, Self::care)),
+                None if events.is_empty() => {
+                    // The device did not answer: nothing was begun, so this fault is still to be answered.
+                    this.clear_tried = false;
+                    ctx.run_later(AGAIN, Self::care);
+                }
                 _ => {}
             }
         }));
     }
 }
 
-/// Clears the path, or asks what became of a clearing that has begun. Returns what is durable of it.
+/// The notes that the dispenser remembers of its last clearing, if that came last.
+type Remembered = Option<Vec<ClearedNotes>>;
+
+/// Clears the path, or asks what became of a clearing that has begun (`begun`: with what was remembered before).
+/// Returns what is durable of it; nothing at all when it could not be begun.
 async fn clear(
     shared: Arc<Shared>,
     seat: Arc<Seat>,
-    begun: bool,
+    begun: Option<Remembered>,
     complaint: String,
 ) -> (Vec<AtmEvent>, Option<JournalError>) {
     let atm = &seat.config.id;
@@ -67,15 +77,25 @@ async fn clear(
         id: atm.clone(),
         event: event.clone(),
     };
-    if !begun {
-        tracing::warn!(%atm, complaint, "the dispenser's path is cleared");
-        let event = AtmEvent::ClearBegun { complaint };
-        if let Err(error) = write(shared.journal.clone(), record(&event)).await {
-            return (events, Some(error));
+    let moved = match begun {
+        Some(before) => remembered(&seat).await.map(|now| newly_moved(atm, before, now)),
+        None => {
+            let Ok(before) = remembered(&seat).await else {
+                return (events, None);
+            };
+            tracing::warn!(%atm, complaint, "the dispenser's path is cleared");
+            let event = AtmEvent::ClearBegun { complaint, before };
+            if let Err(error) = write(shared.journal.clone(), record(&event)).await {
+                return (events, Some(error));
+            }
+            events.push(event);
+            match living(&seat) {
+                Ok(hardware) => hardware.send(Clear).await.unwrap_or_else(|error| Err(lost(&error))),
+                Err(error) => Err(error),
+            }
         }
-        events.push(event);
-    }
-    let notes = match moved(&seat, begun).await {
+    };
+    let notes = match moved {
         Ok(notes) => notes,
         Err(error) => {
             tracing::error!(%atm, %error, "it is not known yet which notes the clearing moved");
@@ -90,19 +110,49 @@ async fn clear(
     (events, None)
 }
 
-async fn moved(seat: &Seat, begun: bool) -> Result<Vec<ClearedNotes>, DeviceError> {
-    let lost = |why: String| DeviceError::LinkLost(why);
-    let hardware = seat.hardware.get();
-    let hardware = hardware.ok_or_else(|| lost("its actor is being restarted".into()))?;
-    if !begun {
-        return hardware.send(Clear).await.map_err(|error| lost(error.to_string()))?;
+/// What a clearing moved whose answer was lost. When the device tells what it told before, the command may never have
+/// reached it, and those notes are booked already.
+fn newly_moved(atm: &AtmId, before: Remembered, now: Remembered) -> Vec<ClearedNotes> {
+    match now {
+        Some(moved) if moved.is_empty() || before.as_ref() != Some(&moved) => moved,
+        _ => {
+            tracing::error!(%atm, "the dispenser can not tell which notes a clearing moved: count its cassettes");
+            Vec::new()
+        }
     }
-    let remembered = hardware
-        .send(Cleared)
-        .await
-        .map_err(|error| lost(error.to_string()))??;
-    if remembered.is_none() {
-        tracing::error!(atm = %seat.config.id, "the dispenser can not tell which notes a clearing moved: count its cassettes");
+}
+
+fn lost(why: &impl ToString) -> DeviceError {
+    DeviceError::LinkLost(why.to_string())
+}
+
+fn living(seat: &Seat) -> Result<Addr<Hardware>, DeviceError> {
+    seat.hardware.get().ok_or_else(|| lost(&"its actor is being restarted"))
+}
+
+async fn remembered(seat: &Seat) -> Result<Remembered, DeviceError> {
+    let answer = living(seat)?.send(Cleared).await;
+    answer.unwrap_or_else(|error| Err(lost(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clearing_that_never_left_does_not_book_the_one_before_it_again() {
+        let atm: AtmId = "lobby".parse().unwrap();
+        let notes = |rejected| {
+            let (position, delivered) = (1, 0);
+            Some(vec![ClearedNotes {
+                position,
+                delivered,
+                rejected,
+            }])
+        };
+        assert_eq!(newly_moved(&atm, None, notes(2)), notes(2).unwrap());
+        assert_eq!(newly_moved(&atm, notes(1), notes(2)), notes(2).unwrap());
+        assert!(newly_moved(&atm, notes(2), notes(2)).is_empty());
+        assert!(newly_moved(&atm, notes(2), None).is_empty());
     }
-    Ok(remembered.unwrap_or_default())
 }

@@ -137,10 +137,11 @@ impl Atm {
     /// Reads what the invoice's state means for its cash-out, once no other event of it is under way: what "will be
     /// canceled" means to a cash-out that can step back would be "is canceled" to one that just did.
     fn observe(&mut self, id: CashOutId, invoice: &Invoice, ctx: &mut Context<Self>) {
+        // Of a cash-out that has ended nothing is kept: nobody would forget it again.
+        let Some(item) = self.items.get_mut(&id) else { return };
         if let Some(hold) = invoice.hold() {
             self.holds.insert(id, *hold);
         }
-        let Some(item) = self.items.get_mut(&id) else { return };
         if !item.is_quiet() {
             self.unread.insert(id, invoice.clone());
             return;

@@ -5,7 +5,7 @@
 //! [`dispense`], which the loop starts once for each committed order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::drive::{Done, Work};
 use super::super::hardware::{Dispense, Prepare, Recover};
@@ -15,10 +15,11 @@ use super::Atm;
 use crate::cashout::ledger::Stock;
 use crate::cashout::mix::mix;
 use crate::cashout::{CashOut, Effect, Event, Phase};
-use crate::hardware::{DeviceError, DispenseIntent, DispenseOrder, DispenseReport, Fault, Marker, Outcome, Recovery};
+use crate::hardware::{DeviceError, DispenseIntent, DispenseOrder, DispenseReport, Marker, Recovery};
 use crate::ids::CashOutId;
 use crate::invoice::{InvoiceSpec, Owner};
 use crate::metrics::ActorKind;
+use crate::time::UnixMs;
 
 /// Before something that did not succeed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(500);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// For effects that are done once and stay done.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A commitment that took longer to become durable than this is not acted upon: the hold may be gone.
+/// Notes are not commanded on a hold that was read at LND longer ago than this: it may be gone.
 const CHECK_AGE: Duration = Duration::from_secs(10);
 /// How often a dispenser that does not answer is asked before the customer is refunded.
 const CHECKS: u32 = 5;
@@ -63,11 +64,10 @@ impl Atm {
                 Box::pin(async move { prepare(&shared, &seat, &cashout, order).await })
             }
             Effect::Dispense => {
-                let fresh = self
-                    .checked
-                    .remove(&id)
-                    .is_some_and(|at| shared.clock.now().since(at) < CHECK_AGE);
-                Box::pin(async move { dispense(&shared, &seat, &cashout, fresh).await })
+                let checked = self.checked.remove(&id);
+                let fresh = checked.and_then(|at| fresh_for(at, shared.clock.now()));
+                let until = fresh.map(|left| Instant::now() + left);
+                Box::pin(async move { dispense(&shared, &seat, &cashout, until).await })
             }
             Effect::Recover => Box::pin(async move { recover(&shared, &seat, &cashout).await }),
             Effect::Settle => {
@@ -193,14 +193,20 @@ async fn prepare(shared: &Shared, seat: &Seat, cashout: &CashOut, order: Option<
         Ok(marker) => marker,
         Err(error) => return refused(error.to_string()),
     };
+    // The invoice's actor reads the hold, then writes a record, which may take long: the check counts from here on.
+    let at = shared.clock.now();
     match ask(shared, cashout, Order::Commit).await {
+        Ok(_) if fresh_for(at, shared.clock.now()).is_none() => {
+            tracing::warn!(cashout = %cashout.id, "the check of the hold took too long, it is made anew");
+            nothing(RETRY)
+        }
         Ok(Reply {
             blocks_left: Some(blocks_left),
             ..
         }) => one(Event::DispenseCommitted {
             intent: DispenseIntent { order, marker },
             blocks_left,
-            at: shared.clock.now(),
+            at,
         }),
         Ok(_) => nothing(RETRY),
         Err(OrderError::Later(why)) => {
@@ -234,17 +240,28 @@ async fn check(seat: &Seat, order: &DispenseOrder) -> Result<Marker, DeviceError
     }
 }
 
-/// Commands the order. The only place that does.
-async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut, fresh: bool) -> Done<Event> {
+/// For how long a check made at `at` may still be acted upon. A check from the future is of a clock that was set back.
+fn fresh_for(at: UnixMs, now: UnixMs) -> Option<Duration> {
+    if now < at {
+        return None;
+    }
+    CHECK_AGE.checked_sub(now.since(at)).filter(|left| !left.is_zero())
+}
+
+/// Commands the order, `until` then at the latest. The only place that does.
+async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut, until: Option<Instant>) -> Done<Event> {
     let Phase::Dispensing { intent } = &cashout.phase else {
         return nothing(RETRY);
     };
-    let report: Option<DispenseReport> = match seat.hardware.get() {
+    let report: Option<DispenseReport> = match (until, seat.hardware.get()) {
         // It was lost while the commitment was being written down.
-        _ if cashout.hold_lost => Some(not_commanded(intent, "the payment is not held any more")),
-        _ if !fresh => Some(not_commanded(intent, "the check of the hold became too old")),
-        Some(hardware) => hardware.send(Dispense(intent.clone())).await.ok(),
-        None => None,
+        _ if cashout.hold_lost => Some(intent.not_commanded("the payment is not held any more")),
+        (None, _) => Some(intent.not_commanded("the check of the hold became too old")),
+        (Some(until), Some(hardware)) => {
+            let intent = intent.clone();
+            hardware.send(Dispense { intent, until }).await.ok()
+        }
+        (Some(_), None) => None,
     };
     let at = shared.clock.now();
     let event = match report {
@@ -256,18 +273,6 @@ async fn dispense(shared: &Shared, seat: &Seat, cashout: &CashOut, fresh: bool) 
     Done {
         events: vec![event],
         again: NEVER,
-    }
-}
-
-fn not_commanded(intent: &DispenseIntent, why: &str) -> DispenseReport {
-    let fault = Fault {
-        code: 0,
-        text: format!("not commanded: {why}"),
-        position: None,
-    };
-    DispenseReport {
-        outcome: Outcome::NothingMoved { fault },
-        ..DispenseReport::unknown(&intent.order, "")
     }
 }
 
@@ -290,5 +295,19 @@ async fn recover(shared: &Shared, seat: &Seat, cashout: &CashOut) -> Done<Event>
             nothing(RETRY)
         }
         Err(_) => nothing(RETRY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_acted_upon_only_for_a_while_and_never_across_a_clock_set_back() {
+        let at = UnixMs(100_000);
+        assert_eq!(fresh_for(at, at), Some(CHECK_AGE));
+        assert_eq!(fresh_for(at, UnixMs(109_999)), Some(Duration::from_millis(1)));
+        assert_eq!(fresh_for(at, UnixMs(110_000)), None);
+        assert_eq!(fresh_for(at, UnixMs(99_999)), None);
     }
 }
