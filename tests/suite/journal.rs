@@ -292,7 +292,8 @@ fn a_store_ahead_of_or_beside_the_journal_is_refused() {
     let error = replay(dir.path(), Some(ahead)).err().unwrap().to_string();
     assert_eq!(
         error,
-        "journal ends at record 2 but the store has seen record 5: 3 records are missing"
+        "journal ends at record 2 but the store has seen record 5: 3 records are missing; put the journal's missing \
+         files back, from a copy if need be, before anything else"
     );
     let beside = Position {
         seq: 2,
