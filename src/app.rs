@@ -24,11 +24,11 @@ use crate::hardware::device::{self, DeviceConfig};
 use crate::hardware::puloon;
 use crate::http;
 use crate::ids::AtmId;
-use crate::journal::{AppendError, OpenError, Options, WrapFile, WriterThread};
+use crate::journal::{OpenError, Options, WrapFile, WriterThread};
 use crate::lnd::{EndpointError, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
-use crate::store::{self, Follower, Opened, StateError};
+use crate::store::{self, Follower, Opened, StateError, StoreError};
 use crate::time::SystemClock;
 
 /// Changes that a slow follower may lag behind before it has to read anew.
@@ -47,9 +47,9 @@ pub enum AppError {
     /// The journal's writer.
     #[error(transparent)]
     Journal(#[from] OpenError),
-    /// The journal takes no records any more, so no hold's deadline can be kept: a new start reads what is durable.
-    #[error("the journal takes no records: {0}")]
-    Append(#[from] AppendError),
+    /// The journal takes no records any more, or the store does not follow it.
+    #[error("the state can not be kept any more: {0}; start tellerd again")]
+    StateLost(String),
     /// The API's token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -129,8 +129,8 @@ pub struct Up {
 /// # Errors
 /// When the journal, LND's address or a thread can not be had.
 pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFile) -> Result<Up, AppError> {
-    let (foundations, writer) = foundations(config, opened, metrics, wrap)?;
     let shared = Arc::new(shared(config, metrics.clone()));
+    let (foundations, writer) = foundations(config, opened, metrics, wrap, &shared.journal_lost)?;
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
     Ok(Up {
@@ -184,8 +184,10 @@ fn foundations(
     opened: Opened,
     metrics: &Metrics,
     wrap: WrapFile,
+    lost: &Arc<watch::Sender<Option<String>>>,
 ) -> Result<(Foundations, WriterThread), AppError> {
-    let failed = |error| tracing::error!(%error, "the state store is left behind; the journal goes on");
+    let lost = Arc::clone(lost);
+    let failed = move |error: StoreError| drop(lost.send_replace(Some(error.to_string())));
     let (follower, _thread) = Follower::start(opened.store, failed).map_err(system("the store's thread"))?;
     let figures = metrics.clone();
     let options = Options {
@@ -233,7 +235,7 @@ fn shared(config: &Config, metrics: Metrics) -> Shared {
         clock: Arc::new(SystemClock),
         metrics,
         changes: broadcast::Sender::new(CHANGES),
-        journal_lost: watch::Sender::new(None),
+        journal_lost: Arc::new(watch::Sender::new(None)),
         stopping: watch::Sender::new(false),
     }
 }
@@ -269,7 +271,7 @@ async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<To
     tokio::select! {
         served = server => return served.map_err(system("the API")),
         _ = up.supervisor_ended => return Err(AppError::SupervisorDied),
-        error = fleet.journal_lost() => return Err(error.into()),
+        why = fleet.journal_lost() => return Err(AppError::StateLost(why)),
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }

@@ -21,7 +21,6 @@ use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
 use crate::cashout::{CancelBy, CashOut, Event, Phase, Resolution};
 use crate::ids::{AtmId, CashOutId};
-use crate::journal::AppendError;
 use crate::metrics::AtmState;
 use crate::money::Minor;
 use crate::store::{AtmBook, Folded, StoreError, View};
@@ -255,8 +254,8 @@ impl Fleet {
         metrics.render()
     }
 
-    /// Answers when the journal takes no records until the daemon is started again.
-    pub async fn journal_lost(&self) -> AppendError {
+    /// Answers when the journal takes no records, or the store does not follow it, until the daemon is started again.
+    pub async fn journal_lost(&self) -> String {
         let mut lost = self.shared.journal_lost.subscribe();
         loop {
             if let Some(error) = &*lost.borrow_and_update() {
@@ -325,7 +324,9 @@ where
         return Err(FleetError::NotInService { atm, reason });
     };
     let died = |_| FleetError::Unavailable(format!("the actor of {atm} ended over it"));
-    actor.send(message).await.map_err(died)
+    let waited_long = |_| FleetError::Unavailable(format!("{atm} did not answer within {} s", OPENING.as_secs()));
+    let answer = tokio::time::timeout(OPENING, actor.send(message)).await;
+    answer.map_err(waited_long)?.map_err(died)
 }
 
 /// What is known of a machine, also while its actor is down.

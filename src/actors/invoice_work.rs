@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use super::drive::Done;
 use super::lnd;
 use super::shared::Shared;
+use crate::ids::PaymentHash;
 use crate::invoice::{Invoice, InvoiceEvent, InvoicePhase};
 use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind};
 use crate::metrics::LndMethod;
@@ -18,6 +19,9 @@ use crate::time::UnixMs;
 
 /// Between two tries of a call that failed.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
+
+/// No BOLT11 text is longer; a record of it has to fit the journal.
+const LONGEST: usize = 16 << 10;
 
 fn done(event: InvoiceEvent) -> Done<InvoiceEvent> {
     Done {
@@ -57,6 +61,9 @@ pub(super) async fn add(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEv
         private_route_hints: spec.private_route_hints,
     };
     match shared.ask_lnd(LndMethod::AddHoldInvoice, lnd::add(request)).await {
+        Ok(payment_request) if payment_request.len() > LONGEST => done(InvoiceEvent::AddRefused {
+            reason: format!("LND answered with an invoice of {} bytes", payment_request.len()),
+        }),
         Ok(payment_request) => done(InvoiceEvent::Opened { payment_request }),
         Err(error) if error.kind == LnErrorKind::AlreadyExists => added_before(&shared, &invoice).await,
         Err(error) if matches!(error.kind, LnErrorKind::Invalid | LnErrorKind::Denied) => {
@@ -72,9 +79,11 @@ pub(super) async fn add(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEv
 async fn added_before(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> {
     let hash = invoice.spec.hash;
     match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await {
-        Ok(Some(seen)) if seen.amount == invoice.spec.amount => done(InvoiceEvent::Opened {
-            payment_request: seen.payment_request,
-        }),
+        Ok(Some(seen)) if seen.amount == invoice.spec.amount && seen.payment_request.len() <= LONGEST => {
+            done(InvoiceEvent::Opened {
+                payment_request: seen.payment_request,
+            })
+        }
         Ok(Some(seen)) => done(InvoiceEvent::AddRefused {
             reason: format!("LND has another invoice with this hash, over {}", seen.amount),
         }),
@@ -88,8 +97,8 @@ pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoice
     shared.lnd_up().await;
     let hash = invoice.spec.hash;
     match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await {
-        // LND had it, and keeps what it settled: a canceled invoice may be deleted.
-        Ok(None) => return done(InvoiceEvent::CanceledAtLnd),
+        Ok(None) if is_gone(&shared, hash).await => return done(InvoiceEvent::CanceledAtLnd),
+        Ok(None) => return later(),
         Ok(Some(seen)) => {
             if let Some(event) = news(&invoice, &seen, shared.clock.now()) {
                 return done(event);
@@ -112,6 +121,19 @@ pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoice
         }
     }
     later()
+}
+
+/// LND had it, and keeps what it settled: a canceled invoice may be deleted. Believed only from the node that the
+/// journal knows, and told twice: the connection may be a new one.
+async fn is_gone(shared: &Shared, hash: PaymentHash) -> bool {
+    let Ok(info) = shared.ask_lnd(LndMethod::Info, lnd::info()).await else {
+        return false;
+    };
+    if let Err(why) = lnd::recognise(shared, &info).await {
+        tracing::error!(invoice = %hash, why, "\"not found\" is not believed");
+        return false;
+    }
+    matches!(shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await, Ok(None))
 }
 
 /// What a state at LND adds to what is known.
@@ -162,7 +184,8 @@ pub(super) async fn cancel(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoic
     match shared.ask_lnd(LndMethod::Cancel, lnd::cancel(hash)).await {
         Ok(()) => done(InvoiceEvent::CanceledAtLnd),
         Err(error) => match error.kind {
-            LnErrorKind::NotFound | LnErrorKind::AlreadyCanceled => done(InvoiceEvent::CanceledAtLnd),
+            LnErrorKind::AlreadyCanceled => done(InvoiceEvent::CanceledAtLnd),
+            LnErrorKind::NotFound if is_gone(&shared, hash).await => done(InvoiceEvent::CanceledAtLnd),
             LnErrorKind::AlreadySettled => settled(&shared, &invoice).await,
             _ => failed(&invoice, &error),
         },

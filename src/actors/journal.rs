@@ -117,7 +117,7 @@ impl Handler<Append> for Journal {
                 Err(error) => {
                     shared.metrics.journal_failed();
                     if let AppendError::Poisoned { .. } = error {
-                        shared.journal_lost.send_replace(Some(error.clone()));
+                        shared.journal_lost.send_replace(Some(error.to_string()));
                     }
                 }
             }

@@ -258,7 +258,7 @@ fn text(error: LnError) -> String {
 }
 
 /// The journal belongs to one node; the first one reached is it.
-async fn recognise(shared: &Shared, info: &NodeInfo) -> Result<(), String> {
+pub(super) async fn recognise(shared: &Shared, info: &NodeInfo) -> Result<(), String> {
     let journal = shared.journal.get().ok_or("the journal actor is being restarted")?;
     let known = journal.send(Load(Box::new(|folded, _| Ok(folded.node.clone())))).await;
     let known = known
@@ -370,6 +370,11 @@ pub(super) fn settle(preimage: Preimage) -> impl FnOnce(Arc<dyn Lightning>) -> A
 /// Cancels an invoice.
 pub(super) fn cancel(hash: PaymentHash) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<()> + Send {
     move |node| Box::pin(async move { node.cancel(&hash).await })
+}
+
+/// Who the node is, read now.
+pub(super) fn info() -> impl FnOnce(Arc<dyn Lightning>) -> Answer<NodeInfo> + Send {
+    |node| Box::pin(async move { node.info().await })
 }
 
 /// The node's height, read now. Out of sync it is not the chain's, and no window can be told from it.

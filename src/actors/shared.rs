@@ -19,7 +19,6 @@ use crate::cashout::{CashOut, Policy};
 use crate::config::AtmConfig;
 use crate::hardware::device::DeviceConfig;
 use crate::ids::AtmId;
-use crate::journal::AppendError;
 use crate::metrics::Metrics;
 use crate::money::{Currency, RateSource};
 use crate::time::SharedClock;
@@ -101,8 +100,9 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Every change of every cash-out.
     pub changes: broadcast::Sender<CashOut>,
-    /// Why the journal takes no records any more until the daemon is started again; it then has to end.
-    pub journal_lost: watch::Sender<Option<AppendError>>,
+    /// Why the journal takes no records any more, or the store does not follow it, until the daemon is started
+    /// again; it then has to end.
+    pub journal_lost: Arc<watch::Sender<Option<String>>>,
     /// The daemon is about to end: no new customer, no new dispense.
     pub stopping: watch::Sender<bool>,
 }

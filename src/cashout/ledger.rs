@@ -110,12 +110,16 @@ impl NoteLedger {
     }
 
     /// Books notes that were cleared off the path: those of an unknown outcome first, for there they are missing.
-    pub fn cleared(&mut self, notes: &[ClearedNotes]) {
+    /// Returns the value of those that left the machine.
+    pub fn cleared(&mut self, notes: &[ClearedNotes]) -> Minor {
+        let mut out = Vec::new();
         for moved in notes {
             for cassette in self.cassettes.iter_mut().filter(|c| c.position == moved.position) {
                 cassette.cleared(moved);
+                out.extend(cassette.denomination.times(moved.delivered));
             }
         }
+        out.into_iter().sum()
     }
 
     /// What can still be promised: remaining notes less those `reserved` by open cash-outs.
@@ -138,6 +142,14 @@ impl NoteLedger {
             }
         }
         stock
+    }
+
+    /// Notes whose fate nobody could tell, in all cassettes.
+    #[must_use]
+    pub fn unaccounted(&self) -> u32 {
+        self.cassettes
+            .iter()
+            .fold(0, |sum, c| sum.saturating_add(c.unaccounted))
     }
 
     /// Sum of the cassettes' drift, in notes.
@@ -199,12 +211,12 @@ mod tests {
         ledger.book(&[report(1, 1, 0, 2)]);
         let notes = ClearedNotes {
             position: 1,
-            delivered: 0,
-            rejected: 3,
+            delivered: 1,
+            rejected: 2,
         };
-        ledger.cleared(&[notes]);
+        assert_eq!(ledger.cleared(&[notes]), Minor(2_000));
         let cassette = ledger.cassettes[0];
-        assert_eq!((cassette.unaccounted, cassette.rejected, cassette.remaining), (0, 3, 6));
+        assert_eq!((cassette.unaccounted, cassette.rejected, cassette.remaining), (0, 2, 6));
         assert_eq!(ledger.drift(), 0);
     }
 

@@ -28,6 +28,9 @@ pub struct AtmBook {
     /// While it is: the notes of an earlier clearing that the dispenser remembered then.
     #[serde(default)]
     pub cleared_before: Option<Vec<ClearedNotes>>,
+    /// Value of the notes that clearings pushed out of the machine: given away.
+    #[serde(default)]
+    pub cleared_out: Minor,
 }
 
 impl AtmBook {
@@ -51,7 +54,8 @@ impl AtmBook {
                 self.cleared_before.clone_from(before);
             }
             AtmEvent::Cleared { notes } => {
-                self.notes.cleared(notes);
+                let out = self.notes.cleared(notes);
+                self.cleared_out = Minor(self.cleared_out.0.saturating_add(out.0));
                 self.clearing = false;
             }
         }

@@ -5,7 +5,7 @@ use tellerd::actors::fleet::{AtmOrder, FleetError};
 use tellerd::cashout::ledger::Cassette;
 use tellerd::cashout::quote::QuoteError;
 use tellerd::cashout::{CancelBy, Phase, Resolution};
-use tellerd::hardware::puloon::emulator::{Fault, Setup};
+use tellerd::hardware::puloon::emulator::{Event, Fault, Setup, What};
 use tellerd::metrics::AtmState;
 use tellerd::money::Minor;
 use tellerd::sim::lnd::PayOptions;
@@ -237,6 +237,26 @@ fn a_count_that_can_not_be_is_refused_and_the_books_stay() {
             assert!(refused.to_string().contains(why), "{refused}");
         }
         assert_eq!(rig.fleet.atm(&left).await.expect("known").book, before);
+    });
+}
+
+/// The customer has the money back; the note at the exit must not be pushed out to nobody.
+#[test]
+fn a_path_is_not_cleared_by_itself_while_notes_are_unaccounted_for() {
+    run(Plan::policy("unknown_deadline = '1s'"), async |rig| {
+        rig.dispensers["left"].inject(Fault::JamAtExit { after_notes: 0 }.next());
+        let cashout = rig.start("left", 6000).await;
+        let payment = rig.pay(&cashout);
+        rig.reaches(cashout.id, "canceled").await;
+        assert!(rig.ended(payment).await.preimage.is_none());
+        rig.stands("left", AtmState::OutOfService, "look inside, then resume it")
+            .await;
+        let events = rig.dispensers["left"].events();
+        let begun = |e: &Event| matches!(e.what, What::DispenseStarted { .. });
+        let since = events.iter().skip_while(|e| !begun(e));
+        let purged = |e: &&Event| matches!(e.what, What::CommandReceived { command: 0x51 });
+        assert_eq!(since.filter(purged).count(), 0, "{events:?}");
+        assert_eq!(rig.physical("left").0, 0);
     });
 }
 

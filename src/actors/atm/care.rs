@@ -3,9 +3,11 @@
 //! Called on each news of the device and at the end of each cash-out. What must stay true: a clearing is ordered only
 //! while no outcome is open, because it overwrites evidence; it is durable before it is commanded, and commanded once
 //! for each fault, and again when an operator resumes the machine; an answer that was lost is asked for, not guessed.
+//! While notes are unaccounted for, only an operator may have the path cleared: they may be on it, and a clearing may
+//! push them out to nobody.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
 
@@ -17,34 +19,47 @@ use super::Atm;
 use super::standing::complaint;
 use crate::hardware::{ClearedNotes, DeviceError};
 use crate::ids::AtmId;
+use crate::money::Minor;
 use crate::record::{AtmEvent, Body};
 
 /// Before a clearing whose result is not known is asked for again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// A note on the path of a device without a fault may be one that the customer is just taking.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Clearings within [`PERIOD`] without an operator; more are a device to be looked at.
+pub(super) const MOST: u32 = 3;
+/// See [`MOST`].
+pub(super) const PERIOD: Duration = Duration::from_secs(3600);
 
 impl Atm {
     /// Answers a device's fault, when nothing can be lost by it.
     pub(super) fn care(&mut self, ctx: &mut Context<Self>) {
-        let complaint = match &*self.seat.health.borrow() {
-            Health::Answers(status) => complaint(status),
+        let (complaint, faulty) = match &*self.seat.health.borrow() {
+            Health::Answers(status) => (complaint(status), status.fault.is_some()),
             _ => return,
         };
         if complaint.is_none() {
             self.clear_tried = false;
+            self.complains_since = None;
+            self.resumed = false;
         }
         let due = self.book.clearing || (complaint.is_some() && !self.clear_tried);
         if !due || !self.loaded || self.clearing || self.serving().is_some() || self.promising {
             return;
         }
+        if !self.book.clearing && !self.may_clear(faulty, ctx) {
+            return;
+        }
         self.clearing = true;
         self.clear_tried = true;
+        self.resumed = false;
         let begun = self.book.clearing.then(|| self.book.cleared_before.clone());
         let complaint = complaint.unwrap_or_default();
         let cleared = clear(Arc::clone(&self.shared), Arc::clone(&self.seat), begun, complaint);
         ctx.spawn(cleared.into_actor(self).map(|(events, failed), this, ctx| {
             this.clearing = false;
             for event in &events {
-                this.book.apply(event);
+                this.book_clearing(event);
             }
             match failed {
                 Some(JournalError::Unknown(why)) => this.astray(&why, ctx),
@@ -57,6 +72,34 @@ impl Atm {
                 _ => {}
             }
         }));
+    }
+}
+
+impl Atm {
+    /// An operator's word is enough; without it there are bounds.
+    fn may_clear(&mut self, faulty: bool, ctx: &mut Context<Self>) -> bool {
+        if self.resumed {
+            return true;
+        }
+        let complains = self.complains_since.get_or_insert_with(Instant::now).elapsed();
+        if self.book.notes.unaccounted() > 0 {
+            return false;
+        }
+        if !faulty && complains < PATIENCE {
+            ctx.run_later(PATIENCE.saturating_sub(complains), Self::care);
+            return false;
+        }
+        self.clears.next(self.shared.clock.now()).is_some()
+    }
+
+    fn book_clearing(&mut self, event: &AtmEvent) {
+        let before = self.book.cleared_out;
+        self.book.apply(event);
+        let out = self.book.cleared_out.saturating_sub(before);
+        if out > Minor::ZERO {
+            tracing::error!(atm = %self.seat.config.id, %out, "notes left the machine while its path was cleared");
+            self.shared.metrics.loss_booked(out);
+        }
     }
 }
 

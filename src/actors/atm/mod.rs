@@ -14,6 +14,7 @@ mod work;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, ContextFutureSpawner, Handler, SpawnHandle,
@@ -22,7 +23,7 @@ use actix::{
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::WatchStream;
 
-use super::child::{DownGuard, Post, can_panic};
+use super::child::{DownGuard, Post, Restarts, can_panic};
 use super::drive::{Carrier, Flights, REWRITE, Work, drive, write};
 use super::hardware::Health;
 use super::invoice::InvoiceSeen;
@@ -62,6 +63,10 @@ pub struct Atm {
     clear_tried: bool,
     /// Its path is being cleared.
     clearing: bool,
+    /// An operator has put it back into service, and with it asked for a clearing if it needs one.
+    resumed: bool,
+    complains_since: Option<Instant>,
+    clears: Restarts,
     _guard: DownGuard,
 }
 
@@ -86,6 +91,9 @@ impl Atm {
             journal_trouble: None,
             clear_tried: false,
             clearing: false,
+            resumed: false,
+            complains_since: None,
+            clears: Restarts::new(care::MOST, care::PERIOD),
             _guard: guard,
         }
     }

@@ -214,6 +214,8 @@ impl Atm {
         self.book.apply(event);
         if let AtmEvent::Resumed { .. } = event {
             self.clear_tried = false;
+            self.resumed = true;
+            self.clears.forgive();
             self.seat.suspend(None);
             if let Some(supervisor) = self.shared.supervisor.get() {
                 // Its deaths stay counted when it is too busy; the order stands.

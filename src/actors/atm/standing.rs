@@ -80,7 +80,8 @@ impl Atm {
             Health::Trouble(why) => return (AtmState::OutOfService, Some(why.clone())),
             Health::Answers(status) => {
                 if let Some(complaint) = complaint(status) {
-                    return (AtmState::OutOfService, Some(complaint));
+                    let reason = format!("{complaint}; if this stays, look inside, then resume it");
+                    return (AtmState::OutOfService, Some(reason));
                 }
             }
         }
