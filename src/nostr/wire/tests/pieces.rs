@@ -43,7 +43,11 @@ proptest! {
         room in 140_usize..2000,
         order in any::<u64>(),
     ) {
-        let Ok(pieces) = split(&text, room, &"ab".repeat(16)) else { return Ok(()) };
+        let escaped = json!(text).to_string().len();
+        let Ok(pieces) = split(&text, room, &"ab".repeat(16)) else {
+            prop_assert!(escaped > MAX_PARTS * (room - 100), "{escaped} bytes would have fit");
+            return Ok(());
+        };
         prop_assert!(pieces.len() <= MAX_PARTS);
         for piece in &pieces {
             prop_assert!(piece.encode().len() <= room);
@@ -72,7 +76,10 @@ proptest! {
         let outcome = Outcome::success(&json!({ "memo": text })).unwrap();
         let sent = Reply { request_id: Some("r-1".into()), outcome };
         let sealed = server_side.seal(client().public_key(), version, &sent.clone().encode(), NOW);
-        let Ok(events) = sealed else { return Ok(()) };
+        let Ok(events) = sealed else {
+            prop_assert!(json!(text).to_string().len() > 3000);
+            return Ok(());
+        };
         let (mut client_side, mut gate) = (caller(), Memory::default());
         let mut got = None;
         for event in events.iter().rev() {
