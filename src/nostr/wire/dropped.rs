@@ -18,7 +18,7 @@ macro_rules! reasons {
         }
 
         impl DropReason {
-            /// All of them, in the order in which they are looked for.
+            /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// A short fixed word, for a metric's label.

@@ -1,9 +1,10 @@
 //! One party of the protocol: events in, messages out; messages in, signed events out.
 //!
-//! Owns the order of checks and everything that is remembered between events. Pure: the time and the store of seen ids
-//! are passed in. What must stay true, in this order: signature ([`Signed`]), decryption, `authIdentifier` is the
-//! sender, freshness, replay; only then is there an [`Incoming`]. A piece of a message passes freshness and replay by
-//! itself, and `authIdentifier` once the message is whole: only then is there one.
+//! Owns the order of checks and everything that is remembered between events. Pure: the time, and what the store of seen
+//! ids says, are passed in. What must stay true: [`Signed`] (signature), [`Endpoint::open`] (decryption, `authIdentifier`
+//! is the sender, freshness), the store (replay), [`Endpoint::admit`], in this order, which the types enforce; only then
+//! is there an [`Incoming`]. A piece of a message passes freshness and replay by itself, and `authIdentifier` once the
+//! message is whole: only then is there one.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -20,7 +21,7 @@ use super::envelope::{Plain, Reply, Request, RequestEnvelope};
 use super::event::{self, Party, Role, SignError, Signed};
 use super::keys::KeyCache;
 use super::nip44::{self, Nip44Error, Version};
-use super::shard::{self, Assembler, ShardLimits, TooLong};
+use super::shard::{self, Assembler, Shard, ShardLimits, TooLong};
 
 /// Which times of making are believed. The ids of events must be remembered through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,21 +66,12 @@ impl Freshness {
 /// What the store of seen ids says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// Never seen; it is remembered from now on, across restarts.
+    /// Never seen; it is remembered from now on, across restarts. Said once, however many relays bring the event.
     First,
     /// Seen before.
     Again,
     /// The store failed. The event has no effect.
     Unknown,
-}
-
-/// What an endpoint asks its surroundings about an event.
-pub trait Gate {
-    /// Whether `event` is seen for the first time; remembers it durably until `until_unix`.
-    fn sight(&mut self, event: &EventId, until_unix: u64) -> Sight;
-
-    /// Whether pieces of `sender` may be kept. Only for senders that are known: memory is spent on them.
-    fn may_send_shards(&self, sender: &PublicKey) -> bool;
 }
 
 /// The bounds of an endpoint.
@@ -145,6 +137,34 @@ pub enum Incoming {
     },
 }
 
+/// An event that passed every check but one: whether it was seen before.
+#[derive(Debug)]
+pub struct Opened {
+    origin: Origin,
+    content: Content,
+    remember_until_unix: u64,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(Incoming),
+    Piece(Shard),
+}
+
+impl Opened {
+    /// Where it is from; `origin().event` is what the store is asked about.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Until then, in Unix seconds, its id must be remembered.
+    #[must_use]
+    pub fn remember_until_unix(&self) -> u64 {
+        self.remember_until_unix
+    }
+}
+
 /// A message that could not be sent.
 #[derive(Debug, Error)]
 pub enum SealError {
@@ -199,32 +219,45 @@ impl Endpoint {
         }
     }
 
-    /// What a signed event says, after every other check.
-    pub fn receive(&mut self, signed: &Signed, now: UnixMs, gate: &mut impl Gate) -> Result<Incoming, DropReason> {
-        let keys = self
-            .cache
-            .keys_for(&signed.sender())
-            .map_err(|_| DropReason::Undecryptable)?;
-        let (version, text) = keys.decrypt(signed.content()).map_err(|_| DropReason::Undecryptable)?;
+    /// Decrypts and checks a signed event. Pieces of long messages are taken from a `known_sender` only, because they
+    /// occupy memory.
+    pub fn open(&mut self, signed: &Signed, known_sender: bool, now: UnixMs) -> Result<Opened, DropReason> {
+        let undecryptable = |_: Nip44Error| DropReason::Undecryptable;
+        let keys = self.cache.keys_for(&signed.sender()).map_err(undecryptable)?;
+        let (version, text) = keys.decrypt(signed.content()).map_err(undecryptable)?;
         let origin = Origin {
             sender: signed.sender(),
             version,
             event: signed.id(),
             created_at_unix: signed.created_at_unix(),
         };
-        let piece = match Plain::read(&text)? {
-            Plain::Shard(piece) => piece,
-            whole => {
-                let incoming = self.authentic(whole, origin)?;
-                self.first_and_fresh(&origin, now, gate)?;
-                return Ok(incoming);
-            }
+        let content = match Plain::read(&text)? {
+            // A client's only sender is its service.
+            Plain::Shard(_) if self.role == Role::Service && !known_sender => return Err(DropReason::ShardRefused),
+            Plain::Shard(piece) => Content::Piece(piece),
+            whole => Content::Whole(self.authentic(whole, origin)?),
         };
-        // A client's only sender is its service.
-        if self.role == Role::Service && !gate.may_send_shards(&origin.sender) {
-            return Err(DropReason::ShardRefused);
+        let freshness = &self.limits.freshness;
+        freshness.check(origin.created_at_unix, now)?;
+        Ok(Opened {
+            origin,
+            content,
+            remember_until_unix: freshness.remember_until_unix(origin.created_at_unix),
+        })
+    }
+
+    /// The message of an opened event, once the store of seen ids has spoken.
+    pub fn admit(&mut self, opened: Opened, sight: Sight, now: UnixMs) -> Result<Incoming, DropReason> {
+        match sight {
+            Sight::First => {}
+            Sight::Again => return Err(DropReason::Replay),
+            Sight::Unknown => return Err(DropReason::ReplayUnknown),
         }
-        self.first_and_fresh(&origin, now, gate)?;
+        let origin = opened.origin;
+        let piece = match opened.content {
+            Content::Whole(incoming) => return Ok(incoming),
+            Content::Piece(piece) => piece,
+        };
         match self.shards.add(origin.sender, piece, now)? {
             Some(whole) => self.authentic(Plain::read(&whole)?, origin),
             None => Ok(Incoming::Piece { origin }),
@@ -252,16 +285,6 @@ impl Endpoint {
             (Role::Client { .. }, Plain::Reply(reply)) => Ok(Incoming::Reply { origin, reply }),
             (_, Plain::Shard(_)) => Err(DropReason::BadShard),
             _ => Err(DropReason::Unexpected),
-        }
-    }
-
-    fn first_and_fresh(&self, origin: &Origin, now: UnixMs, gate: &mut impl Gate) -> Result<(), DropReason> {
-        let freshness = &self.limits.freshness;
-        freshness.check(origin.created_at_unix, now)?;
-        match gate.sight(&origin.event, freshness.remember_until_unix(origin.created_at_unix)) {
-            Sight::First => Ok(()),
-            Sight::Again => Err(DropReason::Replay),
-            Sight::Unknown => Err(DropReason::ReplayUnknown),
         }
     }
 

@@ -108,7 +108,7 @@ proptest! {
         let event = caller().seal(server().public_key(), version, &json.to_string(), NOW).unwrap().remove(0);
         let mut service = service();
         let signed = Signed::from_event(event, &service.party()).unwrap();
-        match service.receive(&signed, NOW, &mut Memory::default()) {
+        match receive(&mut service, &signed, &mut Memory::default()) {
             Ok(Incoming::Request { request, .. }) => {
                 prop_assert!(is_request && named);
                 let _ = request.map(|request| Asked::read(&request));

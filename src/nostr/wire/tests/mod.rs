@@ -44,26 +44,30 @@ pub fn tight(event_bytes: usize) -> Limits {
     }
 }
 
-/// Remembers in memory; lets everybody send pieces unless told otherwise.
+/// Remembers in memory; knows everybody unless told otherwise.
 #[derive(Default)]
 pub struct Memory {
     pub seen: BTreeSet<EventId>,
-    pub no_shards: bool,
+    pub knows_nobody: bool,
     pub broken: bool,
     pub asked: usize,
 }
 
-impl Gate for Memory {
-    fn sight(&mut self, event: &EventId, _until_unix: u64) -> Sight {
+impl Memory {
+    fn sight(&mut self, event: EventId) -> Sight {
         self.asked += 1;
         match self.broken {
             true => Sight::Unknown,
-            false if self.seen.insert(*event) => Sight::First,
+            false if self.seen.insert(event) => Sight::First,
             false => Sight::Again,
         }
     }
+}
 
-    fn may_send_shards(&self, _sender: &PublicKey) -> bool {
-        !self.no_shards
-    }
+/// All that happens to a signed event.
+pub fn receive(endpoint: &mut Endpoint, signed: &Signed, memory: &mut Memory) -> Result<Incoming, DropReason> {
+    let opened = endpoint.open(signed, !memory.knows_nobody, NOW)?;
+    assert!(opened.remember_until_unix() >= NOW.as_secs());
+    let sight = memory.sight(opened.origin().event);
+    endpoint.admit(opened, sight, NOW)
 }

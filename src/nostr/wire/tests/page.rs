@@ -16,7 +16,7 @@ fn block(marker: &str) -> &'static str {
 
 fn decoded(marker: &str, endpoint: &mut Endpoint) -> Incoming {
     let signed = Signed::from_json(block(marker).as_bytes(), &endpoint.party()).unwrap();
-    endpoint.receive(&signed, NOW, &mut Memory::default()).unwrap()
+    receive(endpoint, &signed, &mut Memory::default()).unwrap()
 }
 
 #[test]

@@ -86,7 +86,7 @@ proptest! {
             let json = event.as_json();
             prop_assert!(json.len() <= event_bytes, "{} > {event_bytes}", json.len());
             let signed = Signed::from_json(json.as_bytes(), &client_side.party()).unwrap();
-            if let Incoming::Reply { reply, origin } = client_side.receive(&signed, NOW, &mut gate).unwrap() {
+            if let Incoming::Reply { reply, origin } = receive(&mut client_side, &signed, &mut gate).unwrap() {
                 prop_assert_eq!(origin.version, version);
                 got = Some(reply);
             }
@@ -195,8 +195,8 @@ fn a_request_in_pieces_is_authenticated_as_a_whole() {
         let (mut service, mut gate, mut last) = (service(), Memory::default(), None);
         for event in events {
             let signed = Signed::from_event(event, &service.party()).unwrap();
-            last = Some(service.receive(&signed, NOW, &mut gate));
-            let again = service.receive(&signed, NOW, &mut gate).unwrap_err();
+            last = Some(receive(&mut service, &signed, &mut gate));
+            let again = receive(&mut service, &signed, &mut gate).unwrap_err();
             assert_eq!(again, DropReason::Replay);
         }
         match (last.unwrap(), expected) {

@@ -29,7 +29,7 @@ fn event_of(text: &str, created_at: u64) -> Event {
 
 fn offer(endpoint: &mut Endpoint, event: &Event, gate: &mut Memory) -> Result<Incoming, DropReason> {
     let signed = Signed::from_json(event.as_json().as_bytes(), &endpoint.party())?;
-    endpoint.receive(&signed, NOW, gate)
+    receive(endpoint, &signed, gate)
 }
 
 fn offer_new(event: &Event) -> Result<Incoming, DropReason> {
@@ -88,7 +88,7 @@ fn each_reason_for_silence_can_happen() {
     let piece = |index: u64, total: u64| json!({"part": "x", "index": index, "totalShards": total, "shardsId": "a"});
     happened.push(offer_new(&event_of(&piece(2, 2).to_string(), AT)).unwrap_err());
     let mut closed = Memory {
-        no_shards: true,
+        knows_nobody: true,
         ..Memory::default()
     };
     let first = event_of(&piece(0, 2).to_string(), AT);

@@ -135,7 +135,7 @@ fn the_events_pass_every_check() {
     }
     let json = events[0].to_string();
     let signed = Signed::from_json(json.as_bytes(), &service().party()).unwrap();
-    let incoming = service().receive(&signed, NOW, &mut Memory::default()).unwrap();
+    let incoming = receive(&mut service(), &signed, &mut Memory::default()).unwrap();
     let Incoming::Request {
         origin,
         request_id,
@@ -149,7 +149,7 @@ fn the_events_pass_every_check() {
     assert_eq!(request.unwrap().rpc_name, "createHoldInvoice");
     // The other one is a reply, sent to a service.
     let signed = Signed::from_json(events[1].to_string().as_bytes(), &service().party()).unwrap();
-    let dropped = service().receive(&signed, NOW, &mut Memory::default()).unwrap_err();
+    let dropped = receive(&mut service(), &signed, &mut Memory::default()).unwrap_err();
     assert_eq!(dropped, DropReason::Unexpected);
 }
 
