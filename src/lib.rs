@@ -18,6 +18,7 @@ pub mod journal;
 pub mod lnd;
 pub mod metrics;
 pub mod money;
+pub mod nostr;
 pub mod proto;
 pub mod record;
 pub mod sim;

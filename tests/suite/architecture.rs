@@ -27,6 +27,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("journal", "words cashout invoice hardware record"),
     ("store", "words cashout invoice hardware record journal"),
     ("lnd", "words cashout invoice proto"),
+    ("nostr", "words"),
     ("sim", "words api cashout invoice record hardware lnd proto config"),
     ("sim/lnd", "words proto"),
     ("config", "words cashout invoice hardware lnd"),

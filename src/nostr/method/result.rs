@@ -1,0 +1,172 @@
+//! What the methods give: written by the service, read by its client.
+//!
+//! What must stay true: no field has one of the names that surround a result; a client ignores fields that it does not
+//! know, so that results can grow, but never guesses one that it needs.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::ids::PaymentHash;
+use crate::nostr::field::{self, BadField, Object};
+
+use super::input::AMOUNT_SATS_MAX;
+
+/// BOLT11 with many route hints stays below this.
+const INVOICE_BYTES: usize = 16 * 1024;
+/// Unix seconds that fit the daemon's milliseconds and a signed 64-bit number.
+const UNIX_MAX: u64 = u64::MAX / 2_000;
+
+/// Where a hold invoice stands, in LND's words. Committed is still [`HoldState::Accepted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum HoldState {
+    /// Payable.
+    Open,
+    /// Paid in full and held.
+    Accepted,
+    /// The money is taken.
+    Settled,
+    /// The customer has it back, or never paid.
+    Canceled,
+}
+
+impl HoldState {
+    fn read(object: &Object) -> Result<Self, BadField> {
+        match field::text(object, "state", 16)? {
+            "OPEN" => Ok(Self::Open),
+            "ACCEPTED" => Ok(Self::Accepted),
+            "SETTLED" => Ok(Self::Settled),
+            "CANCELED" => Ok(Self::Canceled),
+            _ => Err(BadField::new("state", "must be OPEN, ACCEPTED, SETTLED or CANCELED")),
+        }
+    }
+}
+
+fn hash_of(object: &Object) -> Result<PaymentHash, BadField> {
+    field::hex32(object, "payment_hash").map(PaymentHash)
+}
+
+fn unix(object: &Object, name: &str) -> Result<u64, BadField> {
+    field::whole(object, name, 0..=UNIX_MAX)
+}
+
+fn optional_unix(object: &Object, name: &str) -> Result<Option<u64>, BadField> {
+    field::optional_whole(object, name, 0..=UNIX_MAX)
+}
+
+/// The result of createHoldInvoice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CreatedInvoice {
+    /// BOLT11.
+    pub invoice: String,
+    /// Identifies it.
+    pub payment_hash: PaymentHash,
+    /// From then on it can not be paid.
+    pub expires_at_unix: u64,
+    /// So long after it was paid an uncommitted hold is canceled.
+    pub hold_deadline_seconds: u64,
+}
+
+impl CreatedInvoice {
+    /// Reads it out of a reply.
+    pub fn read(object: &Object) -> Result<Self, BadField> {
+        Ok(Self {
+            invoice: field::text(object, "invoice", INVOICE_BYTES)?.to_owned(),
+            payment_hash: hash_of(object)?,
+            expires_at_unix: unix(object, "expires_at_unix")?,
+            hold_deadline_seconds: unix(object, "hold_deadline_seconds")?,
+        })
+    }
+}
+
+/// The result of commitHoldInvoice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommittedInvoice {
+    /// Identifies it.
+    pub payment_hash: PaymentHash,
+    /// ACCEPTED, or where it went since when the call is repeated.
+    pub state: HoldState,
+    /// From then on the service acts by its policy.
+    pub commit_deadline_unix: u64,
+    /// Blocks before LND cancels by itself; not positive when it should have.
+    pub blocks_left: i64,
+}
+
+impl CommittedInvoice {
+    /// Reads it out of a reply.
+    pub fn read(object: &Object) -> Result<Self, BadField> {
+        Ok(Self {
+            payment_hash: hash_of(object)?,
+            state: HoldState::read(object)?,
+            commit_deadline_unix: unix(object, "commit_deadline_unix")?,
+            blocks_left: field::signed(object, "blocks_left")?,
+        })
+    }
+}
+
+/// The result of settleHoldInvoice and cancelHoldInvoice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InvoiceStanding {
+    /// Identifies it.
+    pub payment_hash: PaymentHash,
+    /// Where it stands by now. A settlement that is ordered but not done is still ACCEPTED.
+    pub state: HoldState,
+}
+
+impl InvoiceStanding {
+    /// Reads it out of a reply.
+    pub fn read(object: &Object) -> Result<Self, BadField> {
+        Ok(Self {
+            payment_hash: hash_of(object)?,
+            state: HoldState::read(object)?,
+        })
+    }
+}
+
+/// The result of getHoldInvoice, and what subscribeHoldInvoices pushes. What is not known yet is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HoldInvoice {
+    /// Identifies it.
+    pub payment_hash: PaymentHash,
+    /// Where it stands.
+    pub state: HoldState,
+    /// What was asked.
+    pub amount_sats: u64,
+    /// What came.
+    pub amount_paid_sats: u64,
+    /// When it was paid in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_at_unix: Option<u64>,
+    /// When the money was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settled_at_unix: Option<u64>,
+    /// The lowest expiry height among the held HTLCs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub htlc_expiry_height: Option<u32>,
+    /// Blocks before LND cancels by itself; not positive when it should have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks_left: Option<i64>,
+    /// When an uncommitted hold is canceled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_deadline_unix: Option<u64>,
+}
+
+impl HoldInvoice {
+    /// Reads it out of a reply or a push.
+    pub fn read(object: &Object) -> Result<Self, BadField> {
+        let height = field::optional_whole(object, "htlc_expiry_height", 0..=u32::MAX.into())?;
+        let blocks_left = field::value(object, "blocks_left").map(|_: &Value| field::signed(object, "blocks_left"));
+        Ok(Self {
+            payment_hash: hash_of(object)?,
+            state: HoldState::read(object)?,
+            amount_sats: field::whole(object, "amount_sats", 1..=AMOUNT_SATS_MAX)?,
+            // More than was asked may come.
+            amount_paid_sats: field::whole(object, "amount_paid_sats", 0..=2 * AMOUNT_SATS_MAX)?,
+            accepted_at_unix: optional_unix(object, "accepted_at_unix")?,
+            settled_at_unix: optional_unix(object, "settled_at_unix")?,
+            htlc_expiry_height: height.and_then(|height| u32::try_from(height).ok()),
+            blocks_left: blocks_left.transpose()?,
+            hold_deadline_unix: optional_unix(object, "hold_deadline_unix")?,
+        })
+    }
+}
