@@ -120,6 +120,27 @@ impl Hardware {
         asked.wait(ctx);
     }
 
+    /// Runs one command alone; nothing is asked of a port that is not open.
+    fn ask<T: 'static>(
+        &mut self,
+        command: impl AsyncFnOnce(&mut dyn Dispenser) -> Result<T, DeviceError> + 'static,
+    ) -> AtomicResponse<Self, Result<T, DeviceError>> {
+        let driver = self.driver.take().ok_or_else(|| self.not_open());
+        let work = async move {
+            let mut driver = driver?;
+            let result = command(&mut *driver).await;
+            Ok((driver, result))
+        };
+        let done = work
+            .into_actor(self)
+            .map(|done: Result<_, DeviceError>, this: &mut Self, ctx| {
+                let (driver, result) = done?;
+                this.finish(driver, &result, ctx);
+                result
+            });
+        AtomicResponse::new(Box::pin(done))
+    }
+
     fn not_open(&self) -> DeviceError {
         match &*self.seat.health.borrow() {
             Health::Trouble(why) => DeviceError::LinkLost(why.clone()),
@@ -161,23 +182,8 @@ impl Handler<Prepare> for Hardware {
     type Result = AtomicResponse<Self, Result<Marker, DeviceError>>;
 
     fn handle(&mut self, Prepare(order): Prepare, _: &mut Self::Context) -> Self::Result {
-        let driver = self.driver.take().ok_or_else(|| self.not_open());
-        let work = async move {
-            let mut driver = driver?;
-            let result = driver.prepare(&order).await;
-            Ok((driver, result))
-        };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(returned)))
+        self.ask(async move |driver| driver.prepare(&order).await)
     }
-}
-
-/// The driver and the result of its command, or why it was not asked.
-type Returned<T> = Result<(Box<dyn Dispenser>, Result<T, DeviceError>), DeviceError>;
-
-fn returned<T>(returned: Returned<T>, this: &mut Hardware, ctx: &mut Context<Hardware>) -> Result<T, DeviceError> {
-    let (driver, result) = returned?;
-    this.finish(driver, &result, ctx);
-    result
 }
 
 /// Command an order. Once.
@@ -235,13 +241,7 @@ impl Handler<Recover> for Hardware {
     type Result = AtomicResponse<Self, Result<Recovery, DeviceError>>;
 
     fn handle(&mut self, Recover(intent): Recover, _: &mut Self::Context) -> Self::Result {
-        let driver = self.driver.take().ok_or_else(|| self.not_open());
-        let work = async move {
-            let mut driver = driver?;
-            let result = driver.recover(&intent).await;
-            Ok((driver, result))
-        };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(returned)))
+        self.ask(async move |driver| driver.recover(&intent).await)
     }
 }
 
@@ -254,18 +254,10 @@ pub struct Clear;
 impl Handler<Clear> for Hardware {
     type Result = AtomicResponse<Self, Result<Vec<ClearedNotes>, DeviceError>>;
 
-    fn handle(&mut self, _: Clear, _: &mut Self::Context) -> Self::Result {
-        let driver = self.driver.take().ok_or_else(|| self.not_open());
-        let work = async move {
-            let mut driver = driver?;
-            let result = clear(&mut *driver).await;
-            Ok((driver, result))
-        };
-        let done = work.into_actor(self).map(|done, this: &mut Self, ctx| {
-            ctx.run_later(Duration::ZERO, Self::probe);
-            returned(done, this, ctx)
-        });
-        AtomicResponse::new(Box::pin(done))
+    fn handle(&mut self, _: Clear, ctx: &mut Self::Context) -> Self::Result {
+        // Runs when the command is over: nothing else does before.
+        ctx.run_later(Duration::ZERO, Self::probe);
+        self.ask(clear)
     }
 }
 
@@ -291,12 +283,6 @@ impl Handler<Cleared> for Hardware {
     type Result = AtomicResponse<Self, Result<Option<Vec<ClearedNotes>>, DeviceError>>;
 
     fn handle(&mut self, _: Cleared, _: &mut Self::Context) -> Self::Result {
-        let driver = self.driver.take().ok_or_else(|| self.not_open());
-        let work = async move {
-            let mut driver = driver?;
-            let result = driver.cleared().await;
-            Ok((driver, result))
-        };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(returned)))
+        self.ask(async move |driver| driver.cleared().await)
     }
 }

@@ -16,8 +16,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::de::DeTable;
-
 use crate::cashout::Policy;
 use crate::cashout::quote::Fee;
 use crate::lnd::LndConfig;
@@ -26,7 +24,7 @@ use crate::money::Rate;
 pub use atm::{AtmConfig, CassetteConfig, MOST_NOTES, Model, Timings, Variant};
 pub use reader::{ConfigErrors, Mistake};
 
-use reader::{Document, Section};
+use reader::Section;
 
 /// A whole configuration. Paths are absolute when the file's own path was.
 #[derive(Debug, Clone)]
@@ -99,22 +97,7 @@ impl Config {
     /// # Errors
     /// Every mistake in the text.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
-        let document = Document::new(text, path.parent().unwrap_or(Path::new("")));
-        let (table, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
-            let at = error.span().map_or(0, |span| span.start);
-            document.mistake(at, "", error.message());
-        }
-        let config = read(Section::root(&document, table.get_ref()));
-        let mistakes = document.into_mistakes();
-        match config {
-            Some(config) if mistakes.is_empty() => Ok(config),
-            _ => Err(ConfigErrors {
-                file: path.to_owned(),
-                mistakes,
-                source: None,
-            }),
-        }
+        reader::parse(text, path, read)
     }
 }
 

@@ -54,6 +54,34 @@ impl std::error::Error for ConfigErrors {
     }
 }
 
+/// Reads the text of a file at `path`, whose relative paths start at its folder. `read` answers `None` only after
+/// it has noted a mistake.
+///
+/// # Errors
+/// Every mistake in the text.
+pub(crate) fn parse<T>(
+    text: &str,
+    path: &Path,
+    read: impl FnOnce(Section<'_>) -> Option<T>,
+) -> Result<T, ConfigErrors> {
+    let document = Document::new(text, path.parent().unwrap_or(Path::new("")));
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().map_or(0, |span| span.start);
+        document.mistake(at, "", error.message());
+    }
+    let value = read(Section::root(&document, table.get_ref()));
+    let mistakes = document.into_mistakes();
+    match value {
+        Some(value) if mistakes.is_empty() => Ok(value),
+        _ => Err(ConfigErrors {
+            file: path.to_owned(),
+            mistakes,
+            source: None,
+        }),
+    }
+}
+
 /// The text being read and what was found wrong in it.
 pub(crate) struct Document<'a> {
     text: &'a str,

@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use crate::config::ConfigErrors;
-use crate::config::reader::{Document, Section};
+use crate::config::reader::{self, Section};
 use crate::config::value::{duration, number, positive_amount, text};
 use crate::hardware::puloon::emulator::Fault;
 use crate::money::Minor;
@@ -260,22 +260,7 @@ impl Scenario {
     /// # Errors
     /// Every mistake in the text.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
-        let document = Document::new(text, Path::new(""));
-        let (table, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
-            let at = error.span().map_or(0, |span| span.start);
-            document.mistake(at, "", error.message());
-        }
-        let scenario = read(Section::root(&document, table.get_ref()));
-        let mistakes = document.into_mistakes();
-        match scenario {
-            Some(scenario) if mistakes.is_empty() => Ok(scenario),
-            _ => Err(ConfigErrors {
-                file: path.to_owned(),
-                mistakes,
-                source: None,
-            }),
-        }
+        reader::parse(text, path, read)
     }
 }
 
