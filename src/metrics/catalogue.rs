@@ -251,7 +251,7 @@ pub(super) const CATALOGUE: &[Family] = &[
         Kind::Counter,
         "minor units",
         &[],
-        "What the operator gave away by policy since the start.",
+        "What the operator gave away since the start: by policy, or by notes that a clearing of the path pushed out.",
     ),
     family(
         "tellerd_http_requests_total",

@@ -2,7 +2,7 @@
 //!
 //! Spawned by the supervisor; asked by the fleet's door. One customer at a time: `orders` makes promises and takes
 //! orders, `work` does the effects of a cash-out, `seen` reads what happens to its invoice, `standing` says
-//! whether the machine is in service, `figures` counts. Decisions are in [`crate::cashout`]. What must stay true:
+//! whether the machine is in service, `care` clears its path after a fault, `figures` counts. Decisions are in [`crate::cashout`]. What must stay true:
 //! the actor is a cache of the journal; it may die at any point.
 
 mod care;
