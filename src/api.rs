@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AtmId, CashOutId};
+use crate::ids::{AtmId, CashOutId, ClientName, NostrKey};
 use crate::money::{Currency, Minor, Msat};
 use crate::time::UnixMs;
 
@@ -185,8 +185,101 @@ pub struct AtmView {
 /// `GET /v1/atms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AtmList {
-    /// By id.
+    /// The daemon's own, by id.
     pub atms: Vec<AtmView>,
+    /// Those of the sites that reach their payments through this daemon, by the sites' names.
+    #[serde(default)]
+    pub sites: Vec<SiteView>,
+}
+
+/// What a site tells its service from time to time (`reportSite`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteReport {
+    /// The site's program and version.
+    pub version: String,
+    /// The site's clock.
+    pub now_unix_ms: UnixMs,
+    /// Its machines.
+    pub atms: Vec<AtmView>,
+    /// Its cash-outs that wait for an operator.
+    pub waiting: Vec<WaitingItem>,
+}
+
+/// A cash-out that waits for an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitingItem {
+    /// Which.
+    pub id: CashOutId,
+    /// At which machine.
+    pub atm: AtmId,
+    /// Its state's name.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// What an operator is expected to do.
+    pub operator_action: Option<String>,
+}
+
+/// A site, as its service knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteView {
+    /// Its name: that of its client key.
+    pub site: ClientName,
+    /// Unheard of for two minutes: what follows is old.
+    pub down: bool,
+    /// When it was heard last.
+    pub heard_unix_ms: UnixMs,
+    /// What it told then.
+    pub report: SiteReport,
+}
+
+/// `POST /v1/clients`: a client is invited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteClient {
+    /// What it will be called.
+    pub name: ClientName,
+    /// Who invites it.
+    pub by: String,
+}
+
+/// The answer: what the client is given, once. A secret until it was used.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// `nprofile1…:token`: the service's key and relays, and the token.
+    pub pairing: String,
+    /// From then on it can not be used any more.
+    pub until_unix_ms: UnixMs,
+}
+
+impl std::fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Invitation(redacted)")
+    }
+}
+
+/// A client of the hold-invoice service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientView {
+    /// Its name.
+    pub name: ClientName,
+    /// `invited`, `active`, `expired` (an invitation that nobody used) or `revoked`.
+    pub state: String,
+    /// Its key, once known.
+    pub key: Option<NostrKey>,
+    /// It is named in the configuration, and so can not be revoked here.
+    pub configured: bool,
+    /// When its invitation ends, if it has one.
+    pub invited_until_unix_ms: Option<UnixMs>,
+}
+
+/// `GET /v1/clients`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientList {
+    /// By name.
+    pub clients: Vec<ClientView>,
 }
 
 /// `GET /readyz`: whether customers can be served; status 503 when not.

@@ -19,13 +19,13 @@ use crate::actors::lnd::LndStatus;
 use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
 use crate::config::token::{Token, TokenError, load_or_create_token};
-use crate::config::{AtmConfig, Config, Model, Variant};
+use crate::config::{AtmConfig, Config, Model, Payments, Variant};
 use crate::hardware::device::{self, DeviceConfig};
 use crate::hardware::puloon;
 use crate::http;
 use crate::ids::AtmId;
 use crate::journal::{OpenError, Options, WrapFile, WriterThread};
-use crate::lnd::{EndpointError, LndClient};
+use crate::lnd::{EndpointError, Lightning, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
 use crate::store::{self, Follower, Opened, StateError, StoreError};
@@ -56,6 +56,9 @@ pub enum AppError {
     /// LND's address.
     #[error("lnd: {0}")]
     Lnd(#[from] EndpointError),
+    /// Not there yet.
+    #[error("payments = \"nostr\" is not built yet")]
+    NotBuilt,
     /// The API's address.
     #[error("http.listen: {address} can not be used: {source}")]
     Listen {
@@ -200,7 +203,10 @@ fn foundations(
         wrap,
     };
     let (appender, writer) = opened.journal.start(options, follower.sink())?;
-    let node = Arc::new(LndClient::new(&config.lnd)?);
+    let node: Arc<dyn Lightning> = match &config.payments {
+        Payments::Lnd(lnd) => Arc::new(LndClient::new(lnd)?),
+        Payments::Nostr(_) => return Err(AppError::NotBuilt),
+    };
     let supervision = config.supervision;
     Ok((
         Foundations {

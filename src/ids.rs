@@ -19,7 +19,10 @@ pub enum BadId {
     /// A cash-out id that is not 16 Crockford base-32 digits.
     #[error("`{0}` is not a cash-out id: 16 characters of 0-9 and A-Z without I, L, O, U expected")]
     CashOut(String),
-    /// A hash or preimage that is not 64 hex digits.
+    /// A client's name outside `[a-z0-9-]{1,32}`.
+    #[error("`{0}` is not a name: 1 to 32 characters a-z, 0-9 and - expected")]
+    Name(String),
+    /// A hash, key or preimage that is not 64 hex digits.
     #[error("`{0}` is not 64 hexadecimal digits")]
     Hex32(String),
 }
@@ -41,9 +44,38 @@ impl FromStr for AtmId {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if text.is_empty() || text.len() > 32 || !text.bytes().all(ok) {
+        if !is_name(text) {
             return Err(BadId::Atm(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// `[a-z0-9-]{1,32}`: fits a file name, a metric's label and a URL.
+fn is_name(text: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=32).contains(&text.len()) && text.bytes().all(ok)
+}
+
+/// The operator's name for a client of the hold-invoice service, or for another operator: `[a-z0-9-]{1,32}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClientName(String);
+
+impl ClientName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClientName {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        if !is_name(text) {
+            return Err(BadId::Name(text.chars().take(80).collect()));
         }
         Ok(Self(text.to_owned()))
     }
@@ -119,6 +151,7 @@ macro_rules! text_id {
     };
 }
 text_id!(AtmId);
+text_id!(ClientName);
 text_id!(CashOutId);
 
 fn parse_hex32(text: &str) -> Result<[u8; 32], BadId> {
@@ -127,43 +160,59 @@ fn parse_hex32(text: &str) -> Result<[u8; 32], BadId> {
     Ok(bytes)
 }
 
-/// The sha256 of a preimage; identifies an invoice at LND.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PaymentHash(pub [u8; 32]);
+macro_rules! hex32_id {
+    ($(#[$doc:meta])* $id:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $id(pub [u8; 32]);
 
-impl FromStr for PaymentHash {
-    type Err = BadId;
+        impl FromStr for $id {
+            type Err = BadId;
 
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        parse_hex32(text).map(Self)
-    }
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                parse_hex32(text).map(Self)
+            }
+        }
+
+        impl TryFrom<String> for $id {
+            type Error = BadId;
+
+            fn try_from(text: String) -> Result<Self, BadId> {
+                text.parse()
+            }
+        }
+
+        impl From<$id> for String {
+            fn from(id: $id) -> Self {
+                hex::encode(id.0)
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
 }
-
-impl TryFrom<String> for PaymentHash {
-    type Error = BadId;
-
-    fn try_from(text: String) -> Result<Self, BadId> {
-        text.parse()
-    }
+hex32_id! {
+    /// The sha256 of a preimage; identifies an invoice at LND.
+    PaymentHash
 }
-
-impl From<PaymentHash> for String {
-    fn from(hash: PaymentHash) -> Self {
-        hex::encode(hash.0)
-    }
+hex32_id! {
+    /// Somebody's public key on Nostr: the x-coordinate of a point of secp256k1 (NIP-01). Not checked to be one here.
+    NostrKey
 }
-
-impl fmt::Display for PaymentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for PaymentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+hex32_id! {
+    /// The sha256 of an invitation's token: what is kept of it.
+    TokenHash
 }
 
 /// The secret that settles an invoice: whoever knows it can take the held money.

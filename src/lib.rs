@@ -8,6 +8,7 @@ pub mod api;
 pub mod app;
 pub mod cashout;
 pub mod cli;
+pub mod clients;
 pub mod config;
 pub mod crash;
 pub mod hardware;

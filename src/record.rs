@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cashout::Event;
+use crate::clients::ClientEvent;
 use crate::hardware::ClearedNotes;
-use crate::ids::{AtmId, CashOutId, PaymentHash};
+use crate::ids::{AtmId, CashOutId, ClientName, NostrKey, PaymentHash};
 use crate::invoice::InvoiceEvent;
 use crate::money::Minor;
 use crate::time::UnixMs;
@@ -57,6 +58,22 @@ pub enum Body {
         /// Its identity key.
         pubkey: String,
     },
+    /// Of a client of the hold-invoice service.
+    Client {
+        /// Which.
+        name: ClientName,
+        /// What happened.
+        event: ClientEvent,
+    },
+    /// An operator's order over Nostr, before anything is done for it.
+    Order {
+        /// The key that signed it.
+        key: NostrKey,
+        /// The name of that key in the configuration.
+        by: ClientName,
+        /// The method and its input, as JSON.
+        order: String,
+    },
 }
 
 impl Body {
@@ -68,6 +85,8 @@ impl Body {
             Self::Invoice { event, .. } => ("invoice", event.name()),
             Self::Atm { event, .. } => ("atm", event.name()),
             Self::Node { .. } => ("node", "first_reached"),
+            Self::Client { event, .. } => ("client", event.name()),
+            Self::Order { .. } => ("order", "received"),
         }
     }
 }
@@ -228,6 +247,34 @@ mod tests {
                 },
             ),
             (r#"{"at":1,"item":"node","pubkey":"02ab"}"#.to_owned(), Body::Node { pubkey: "02ab".into() }),
+            (
+                format!(
+                    r#"{{"at":1,"item":"client","name":"kiosk","event":{{"type":"invited","token":"{}","until":9,"by":"ada"}}}}"#,
+                    "01".repeat(32)
+                ),
+                Body::Client {
+                    name: "kiosk".parse().unwrap(),
+                    event: ClientEvent::Invited { token: crate::ids::TokenHash([1; 32]), until: UnixMs(9), by: "ada".into() },
+                },
+            ),
+            (
+                format!(
+                    r#"{{"at":1,"item":"client","name":"kiosk","event":{{"type":"enrolled","key":"{}","at":8}}}}"#,
+                    "02".repeat(32)
+                ),
+                Body::Client {
+                    name: "kiosk".parse().unwrap(),
+                    event: ClientEvent::Enrolled { key: NostrKey([2; 32]), at: UnixMs(8) },
+                },
+            ),
+            (
+                r#"{"at":1,"item":"client","name":"kiosk","event":{"type":"revoked","by":"ada"}}"#.to_owned(),
+                Body::Client { name: "kiosk".parse().unwrap(), event: ClientEvent::Revoked { by: "ada".into() } },
+            ),
+            (
+                format!(r#"{{"at":1,"item":"order","key":"{}","by":"ada","order":"drainAtm"}}"#, "02".repeat(32)),
+                Body::Order { key: NostrKey([2; 32]), by: "ada".parse().unwrap(), order: "drainAtm".into() },
+            ),
         ];
         for (bytes, body) in frozen {
             let record = Record { at: UnixMs(1), body };

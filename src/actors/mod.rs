@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lnd;
 pub mod shared;
 pub mod supervisor;
+pub mod views;
 
 /// Messages that may wait for an actor. actix's own default of 16 refuses bursts.
 pub const MAILBOX: usize = 1024;

@@ -5,6 +5,7 @@
 //! and key; nothing is opened or created here; no message or `Debug` text holds a secret.
 
 mod atm;
+pub mod nostr;
 pub(crate) mod reader;
 mod section;
 #[cfg(test)]
@@ -18,10 +19,10 @@ use std::time::Duration;
 
 use crate::cashout::Policy;
 use crate::cashout::quote::Fee;
-use crate::lnd::LndConfig;
 use crate::money::Rate;
 
 pub use atm::{AtmConfig, CassetteConfig, MOST_NOTES, Model, Timings, Variant};
+pub use nostr::{NostrConfig, Payments, ServiceConfig, SiteConfig};
 pub use reader::{ConfigErrors, Mistake};
 
 use reader::Section;
@@ -33,8 +34,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The API's address and secret.
     pub http: HttpConfig,
-    /// Where LND is.
-    pub lnd: LndConfig,
+    /// Where the hold invoices are made.
+    pub payments: Payments,
+    /// Who this daemon is on Nostr, if it is there at all.
+    pub nostr: Option<NostrConfig>,
     /// Invoices tell the customer's wallet of the node's private channels.
     pub private_route_hints: bool,
     /// The rules for new cash-outs.
@@ -116,7 +119,8 @@ fn read(mut root: Section) -> Option<Config> {
     Some(Config {
         data_dir: data_dir?,
         http,
-        lnd: lnd.config?,
+        payments: Payments::Lnd(lnd.config?),
+        nostr: None,
         private_route_hints: lnd.private_route_hints,
         policy,
         payment_timeout,

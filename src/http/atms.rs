@@ -10,13 +10,16 @@ use crate::ids::AtmId;
 
 use super::problem::ApiError;
 use super::request::{Id, Json};
-use super::views;
+use crate::actors::views;
 
 type Answer = Result<HttpResponse, ApiError>;
 
 pub(super) async fn list(fleet: Data<Fleet>) -> Answer {
     let atms = fleet.atms().await.iter().map(views::atm).collect();
-    Ok(HttpResponse::Ok().json(AtmList { atms }))
+    Ok(HttpResponse::Ok().json(AtmList {
+        atms,
+        sites: Vec::new(),
+    }))
 }
 
 pub(super) async fn show(Id(id): Id<AtmId>, fleet: Data<Fleet>) -> Answer {

@@ -11,7 +11,7 @@ use crate::ids::CashOutId;
 
 use super::problem::ApiError;
 use super::request::{Id, Json, ListQuery, OptionalJson};
-use super::views;
+use crate::actors::views;
 
 type Answer = Result<HttpResponse, ApiError>;
 

@@ -23,7 +23,7 @@ use crate::ids::CashOutId;
 
 use super::problem::ApiError;
 use super::request::Id;
-use super::views;
+use crate::actors::views;
 
 /// After so much silence, a look and a comment: so that both ends notice when the other is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

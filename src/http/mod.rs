@@ -15,7 +15,6 @@ mod request;
 mod route;
 #[cfg(test)]
 mod tests;
-mod views;
 
 use std::net::TcpListener;
 

@@ -7,6 +7,7 @@ use actix_web::test::{self, TestRequest};
 
 use super::*;
 use crate::actors::fleet::{AtmStatus, FleetError};
+use crate::actors::views;
 use crate::api::Problem;
 use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;

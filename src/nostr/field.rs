@@ -3,8 +3,11 @@
 //! Used by the envelope and by the methods. What must stay true: an error never repeats a value, because a value may
 //! be a preimage.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -13,6 +16,8 @@ pub type Object = Map<String, Value>;
 
 /// At most this much of a foreign name is repeated in an error.
 const NAME_SHOWN: usize = 40;
+/// No id or name is longer.
+const PARSED_BYTES: usize = 128;
 
 /// A field that is missing, of the wrong type, or out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -112,6 +117,24 @@ pub fn hex32(object: &Object, name: &str) -> Result<[u8; 32], BadField> {
     let digits = required(object, name)?.as_str().ok_or_else(bad)?;
     hex::decode_to_slice(digits, &mut bytes).map_err(|_| bad())?;
     Ok(bytes)
+}
+
+/// A text that reads as a `T`. Not for secrets: the error of `T` may repeat the text.
+pub fn parsed<T: FromStr<Err: Display>>(object: &Object, name: &str) -> Result<T, BadField> {
+    let text = text(object, name, PARSED_BYTES)?;
+    text.parse()
+        .map_err(|error: T::Err| BadField::new(name, format!("is not valid: {error}")))
+}
+
+/// The same, or `None` when it is missing.
+pub fn optional_parsed<T: FromStr<Err: Display>>(object: &Object, name: &str) -> Result<Option<T>, BadField> {
+    value(object, name).map(|_| parsed(object, name)).transpose()
+}
+
+/// A value of the API's type `T`, which `expected` describes.
+pub fn typed<T: DeserializeOwned>(object: &Object, name: &str, expected: &str) -> Result<T, BadField> {
+    let value = required(object, name)?.clone();
+    serde_json::from_value(value).map_err(|_| BadField::new(name, format!("must be {expected}")))
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use thiserror::Error;
 
 use crate::cashout::ledger::{Cassette, NoteLedger};
 use crate::cashout::{self, CashOut, Event, Illegal, Phase};
+use crate::clients::Book;
 use crate::hardware::ClearedNotes;
-use crate::ids::{AtmId, CashOutId, PaymentHash};
+use crate::ids::{AtmId, CashOutId, ClientName, PaymentHash};
 use crate::invoice::{self, IllegalInvoiceEvent, Invoice, InvoiceEvent};
 use crate::money::{Minor, Msat};
 use crate::record::{AtmEvent, Body, Record};
@@ -94,6 +95,8 @@ pub struct Folded {
     pub totals: Totals,
     /// The Lightning node these invoices are at.
     pub node: Option<String>,
+    /// Who was invited to the hold-invoice service.
+    pub clients: Book,
 }
 
 /// What a record changed.
@@ -107,6 +110,8 @@ pub enum Change {
     Atm(AtmId),
     /// The node's identity.
     Node,
+    /// A client of the hold-invoice service.
+    Client(ClientName),
 }
 
 /// A record that does not follow from those before it.
@@ -150,6 +155,12 @@ impl Folded {
                 self.node = Some(pubkey.clone());
                 Ok(Some(Change::Node))
             }
+            Body::Client { name, event } => {
+                self.clients.apply(name, event);
+                Ok(Some(Change::Client(name.clone())))
+            }
+            // For the record alone: what it did is in the records that follow.
+            Body::Order { .. } => Ok(None),
         }
     }
 

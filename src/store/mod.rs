@@ -5,7 +5,7 @@
 //! or damaged it is set aside and folded again. One writer ([`Store`]), any number of [`View`]s.
 //!
 //! Keys: `m` position and sums; `c/ID` cash-outs; `i/HASH` invoices; `oc/ID`, `oi/HASH` the open ones
-//! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM.
+//! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM; `k/NAME` clients.
 
 pub mod fold;
 mod follower;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cashout::CashOut;
+use crate::clients::Client;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::Invoice;
 use crate::journal::{self, Position};
@@ -193,6 +194,11 @@ impl Store {
         for (atm, book) in view.atms()? {
             folded.atms.insert(atm, book);
         }
+        for key in view.keys("k/")? {
+            if let (Ok(name), Some(client)) = (key.parse(), view.get::<Client>(&format!("k/{key}"))?) {
+                folded.clients.clients.insert(name, client);
+            }
+        }
         Ok(Self {
             view,
             folded,
@@ -293,6 +299,11 @@ impl Store {
                 }
             }
             Change::Node => {}
+            Change::Client(name) => {
+                if let Some(client) = self.folded.clients.clients.get(name) {
+                    put(batch, &format!("k/{name}"), client)?;
+                }
+            }
         }
         Ok(())
     }

@@ -3,13 +3,19 @@
 //! Called by `Call::read`. Bounds: LND's own (memo, expiry, cltv_expiry), and all bitcoin there will be. A service may
 //! hold its callers to less. Source: lnd v0.21.2-beta, errors of AddHoldInvoice.
 
+use std::fmt;
+
+use serde_json::Value;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::api::SiteReport;
 use crate::ids::{PaymentHash, Preimage};
 use crate::nostr::field::{self, BadField, Object};
 
 /// 21 million bitcoin in satoshi: exact even as a JavaScript number, and as millisatoshi in 64 bits.
 pub const AMOUNT_SATS_MAX: u64 = 2_100_000_000_000_000;
-/// LND takes no longer memo.
-pub const MEMO_BYTES: usize = 1024;
+/// BOLT11 takes no longer description (LND's own bound, 1024 bytes, is that of its database).
+pub const MEMO_BYTES: usize = 639;
 /// How long an invoice can be paid when its caller does not say.
 pub const EXPIRY_SECONDS: u32 = 600;
 /// LND takes no longer expiry: a year.
@@ -73,4 +79,52 @@ pub(super) fn hash_only(object: &Object) -> Result<PaymentHash, BadField> {
 pub(super) fn preimage_only(object: &Object) -> Result<Preimage, BadField> {
     field::refuse_unknown(object, &["preimage"])?;
     field::hex32(object, "preimage").map(Preimage::from_bytes)
+}
+
+/// The secret of an invitation, for one use. Redacted in `Debug`, wiped on drop.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct PairingToken(String);
+
+impl fmt::Debug for PairingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PairingToken(redacted)")
+    }
+}
+
+impl PairingToken {
+    /// 32 bytes of a cryptographic random source.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(hex::encode(bytes))
+    }
+
+    /// Reads 64 hexadecimal digits; `None` when it is something else.
+    #[must_use]
+    pub fn read_text(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self::from_bytes(bytes))
+    }
+
+    /// The secret text, 64 hexadecimal digits.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn read(object: &Object) -> Result<Self, BadField> {
+        field::refuse_unknown(object, &["token"])?;
+        field::hex32(object, "token").map(Self::from_bytes)
+    }
+}
+
+/// The input of reportSite.
+pub(super) fn report(object: &Object) -> Result<SiteReport, BadField> {
+    field::refuse_unknown(object, &["report"])?;
+    field::typed(object, "report", "a site's report, see docs/NOSTR_RPC.md")
+}
+
+pub(super) fn report_fields(report: &SiteReport) -> Object {
+    let report = serde_json::to_value(report).unwrap_or(Value::Null);
+    Object::from_iter([("report".to_owned(), report)])
 }

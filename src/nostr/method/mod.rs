@@ -1,64 +1,87 @@
-//! The methods: their names, what they take ([`input`]) and what they give ([`result`]).
+//! The methods: their names, what they take ([`input`], [`operator`]) and what they give ([`result`]).
 //!
-//! Used by the service to read calls and by its client to write them. What must stay true: both spellings of a name are
-//! one method; nothing is guessed, a bad or unknown field is an error that names it; no preimage is printed.
+//! Used by the service to read calls and by its clients to write them. What must stay true: both spellings of a name are
+//! one method; nothing is guessed, a bad or unknown field is an error that names it; no preimage and no token is printed.
 
 pub mod input;
+pub mod operator;
 pub mod result;
 #[cfg(test)]
 mod tests;
 
 use thiserror::Error;
 
+use crate::api::SiteReport;
 use crate::ids::{PaymentHash, Preimage};
 
 use super::field::{self, BadField, Object};
-use super::wire::Request;
+use super::wire::{Code, Failure, Request};
 
-pub use input::CreateHoldInvoice;
-pub use result::{CommittedInvoice, CreatedInvoice, HoldInvoice, HoldState, InvoiceStanding};
+pub use input::{CreateHoldInvoice, PairingToken};
+pub use operator::OperatorCall;
+pub use result::{CommittedInvoice, CreatedInvoice, Enrolled, HoldInvoice, HoldState, InvoiceStanding, ServiceInfo};
 
-/// A method's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident $word:literal)*) => {
+        /// A method's name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Method {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Method {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The name in camelCase: what a client of ours sends, and the `requestId` of pushes.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
+}
+
+methods! {
     /// Adds a hold invoice.
-    CreateHoldInvoice,
+    CreateHoldInvoice "createHoldInvoice"
     /// Says that a dispense is about to start.
-    CommitHoldInvoice,
+    CommitHoldInvoice "commitHoldInvoice"
     /// Takes the held money.
-    SettleHoldInvoice,
+    SettleHoldInvoice "settleHoldInvoice"
     /// Gives it back.
-    CancelHoldInvoice,
+    CancelHoldInvoice "cancelHoldInvoice"
     /// Where it stands.
-    GetHoldInvoice,
+    GetHoldInvoice "getHoldInvoice"
     /// Asks for pushes.
-    SubscribeHoldInvoices,
+    SubscribeHoldInvoices "subscribeHoldInvoices"
+    /// Who the service is, how its node fares, what this caller may do.
+    GetServiceInfo "getServiceInfo"
+    /// Binds the caller's key to an invitation.
+    EnrollClient "enrollClient"
+    /// A site tells how its machines fare.
+    ReportSite "reportSite"
+    /// An operator's view of all machines.
+    ListAtms "listAtms"
+    /// Of one machine.
+    GetAtm "getAtm"
+    /// Of the newest cash-outs.
+    ListCashOuts "listCashOuts"
+    /// Of one cash-out.
+    GetCashOut "getCashOut"
+    /// A machine takes no new customers.
+    DrainAtm "drainAtm"
+    /// A machine takes customers again.
+    ResumeAtm "resumeAtm"
+    /// Cassettes were filled and counted.
+    LoadAtm "loadAtm"
+    /// An operator decides about an open item.
+    ResolveCashOut "resolveCashOut"
 }
 
 impl Method {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::CreateHoldInvoice,
-        Self::CommitHoldInvoice,
-        Self::SettleHoldInvoice,
-        Self::CancelHoldInvoice,
-        Self::GetHoldInvoice,
-        Self::SubscribeHoldInvoices,
-    ];
-
-    /// The name in camelCase: what a client of ours sends, and the `requestId` of pushes.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CreateHoldInvoice => "createHoldInvoice",
-            Self::CommitHoldInvoice => "commitHoldInvoice",
-            Self::SettleHoldInvoice => "settleHoldInvoice",
-            Self::CancelHoldInvoice => "cancelHoldInvoice",
-            Self::GetHoldInvoice => "getHoldInvoice",
-            Self::SubscribeHoldInvoices => "subscribeHoldInvoices",
-        }
-    }
-
     /// The method of that name, in camelCase or PascalCase.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
@@ -67,7 +90,7 @@ impl Method {
             let (first, after) = method.name().split_at(1);
             after == rest && name.get(..1).is_some_and(|c| c.eq_ignore_ascii_case(first))
         };
-        Self::ALL.into_iter().find(same)
+        Self::ALL.iter().copied().find(same)
     }
 }
 
@@ -86,6 +109,14 @@ pub enum Call {
     GetHoldInvoice(PaymentHash),
     /// See [`Method::SubscribeHoldInvoices`].
     SubscribeHoldInvoices,
+    /// See [`Method::GetServiceInfo`].
+    GetServiceInfo,
+    /// See [`Method::EnrollClient`].
+    EnrollClient(PairingToken),
+    /// See [`Method::ReportSite`].
+    ReportSite(Box<SiteReport>),
+    /// What operators ask and order.
+    Operator(OperatorCall),
 }
 
 /// A request that names no method, or not its fields. Its text is the `reason` of the answer.
@@ -100,6 +131,16 @@ pub enum Refusal {
     /// A bad field.
     #[error(transparent)]
     Field(#[from] BadField),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::UnknownMethod(_) => Code::UnknownMethod,
+            Refusal::NestedBatch | Refusal::Field(_) => Code::BadRequest,
+        };
+        Self::new(code, refusal.to_string())
+    }
 }
 
 impl Call {
@@ -118,6 +159,20 @@ impl Call {
                 field::refuse_unknown(object, &[])?;
                 Self::SubscribeHoldInvoices
             }
+            Method::GetServiceInfo => {
+                field::refuse_unknown(object, &[])?;
+                Self::GetServiceInfo
+            }
+            Method::EnrollClient => Self::EnrollClient(PairingToken::read(object)?),
+            Method::ReportSite => Self::ReportSite(Box::new(input::report(object)?)),
+            Method::ListAtms
+            | Method::GetAtm
+            | Method::ListCashOuts
+            | Method::GetCashOut
+            | Method::DrainAtm
+            | Method::ResumeAtm
+            | Method::LoadAtm
+            | Method::ResolveCashOut => Self::Operator(OperatorCall::read(method, object)?),
         })
     }
 
@@ -131,21 +186,27 @@ impl Call {
             Self::CancelHoldInvoice(_) => Method::CancelHoldInvoice,
             Self::GetHoldInvoice(_) => Method::GetHoldInvoice,
             Self::SubscribeHoldInvoices => Method::SubscribeHoldInvoices,
+            Self::GetServiceInfo => Method::GetServiceInfo,
+            Self::EnrollClient(_) => Method::EnrollClient,
+            Self::ReportSite(_) => Method::ReportSite,
+            Self::Operator(call) => call.method(),
         }
     }
 
     /// The request that asks for it.
     #[must_use]
     pub fn request(&self) -> Request {
+        let one = |name: &str, value: String| Object::from_iter([(name.to_owned(), value.into())]);
         let input = match self {
             Self::CreateHoldInvoice(create) => create.fields(),
             Self::CommitHoldInvoice(hash) | Self::CancelHoldInvoice(hash) | Self::GetHoldInvoice(hash) => {
-                Object::from_iter([("hash".to_owned(), hash.to_string().into())])
+                one("hash", hash.to_string())
             }
-            Self::SettleHoldInvoice(preimage) => {
-                Object::from_iter([("preimage".to_owned(), String::from(preimage.clone()).into())])
-            }
-            Self::SubscribeHoldInvoices => Object::new(),
+            Self::SettleHoldInvoice(preimage) => one("preimage", preimage.clone().into()),
+            Self::SubscribeHoldInvoices | Self::GetServiceInfo => Object::new(),
+            Self::EnrollClient(token) => one("token", token.expose().to_owned()),
+            Self::ReportSite(report) => input::report_fields(report),
+            Self::Operator(call) => call.fields(),
         };
         Request {
             rpc_name: self.method().name().into(),

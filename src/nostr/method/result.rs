@@ -3,9 +3,10 @@
 //! What must stay true: no field has one of the names that surround a result; a client ignores fields that it does not
 //! know, so that results can grow, but never guesses one that it needs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clients::Limits;
 use crate::ids::PaymentHash;
 use crate::nostr::field::{self, BadField, Object};
 
@@ -50,6 +51,16 @@ fn unix(object: &Object, name: &str) -> Result<u64, BadField> {
     field::whole(object, name, 0..=UNIX_MAX)
 }
 
+fn height(object: &Object, name: &str) -> Result<u32, BadField> {
+    let height = field::whole(object, name, 0..=u32::MAX.into())?;
+    Ok(u32::try_from(height).unwrap_or(u32::MAX))
+}
+
+/// More than was asked may come.
+fn paid(object: &Object) -> Result<u64, BadField> {
+    field::whole(object, "amount_paid_sats", 0..=2 * AMOUNT_SATS_MAX)
+}
+
 fn optional_unix(object: &Object, name: &str) -> Result<Option<u64>, BadField> {
     field::optional_whole(object, name, 0..=UNIX_MAX)
 }
@@ -90,6 +101,12 @@ pub struct CommittedInvoice {
     pub commit_deadline_unix: u64,
     /// Blocks before LND cancels by itself; not positive when it should have.
     pub blocks_left: i64,
+    /// What is held.
+    pub amount_paid_sats: u64,
+    /// The lowest expiry height among the held HTLCs.
+    pub htlc_expiry_height: u32,
+    /// The node's height, which `blocks_left` counts from.
+    pub block_height: u32,
 }
 
 impl CommittedInvoice {
@@ -100,6 +117,9 @@ impl CommittedInvoice {
             state: HoldState::read(object)?,
             commit_deadline_unix: unix(object, "commit_deadline_unix")?,
             blocks_left: field::signed(object, "blocks_left")?,
+            amount_paid_sats: paid(object)?,
+            htlc_expiry_height: height(object, "htlc_expiry_height")?,
+            block_height: height(object, "block_height")?,
         })
     }
 }
@@ -160,8 +180,7 @@ impl HoldInvoice {
             payment_hash: hash_of(object)?,
             state: HoldState::read(object)?,
             amount_sats: field::whole(object, "amount_sats", 1..=AMOUNT_SATS_MAX)?,
-            // More than was asked may come.
-            amount_paid_sats: field::whole(object, "amount_paid_sats", 0..=2 * AMOUNT_SATS_MAX)?,
+            amount_paid_sats: paid(object)?,
             accepted_at_unix: optional_unix(object, "accepted_at_unix")?,
             settled_at_unix: optional_unix(object, "settled_at_unix")?,
             htlc_expiry_height: height.and_then(|height| u32::try_from(height).ok()),
@@ -169,4 +188,58 @@ impl HoldInvoice {
             hold_deadline_unix: optional_unix(object, "hold_deadline_unix")?,
         })
     }
+}
+
+/// The result of getServiceInfo. Read as it is: a client refuses to work with a service whose answer lacks a field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceInfo {
+    /// The service's name for people.
+    pub name: String,
+    /// Its program and version.
+    pub version: String,
+    /// The node's identity key, hex.
+    pub node_pubkey: String,
+    /// The node's network: `mainnet`, `testnet`, `regtest`, `simnet`, `signet`.
+    pub network: String,
+    /// The node's best height.
+    pub block_height: u32,
+    /// Existing invoices can be looked up, settled and canceled.
+    pub node_up: bool,
+    /// Invoices can be added too.
+    pub can_create: bool,
+    /// Why not, when one of them is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// LND cancels a hold by itself this many blocks before its HTLC expires.
+    pub hold_expiry_delta: u32,
+    /// No commit with fewer blocks left than this.
+    pub min_blocks_left: u32,
+    /// The final CLTV delta of invoices whose caller names none.
+    pub cltv_expiry: u16,
+    /// So long after it was paid an uncommitted hold is canceled.
+    pub hold_deadline_seconds: u64,
+    /// So long after its commit a hold is canceled that was neither settled nor canceled.
+    pub commit_deadline_seconds: u64,
+    /// The service's clock.
+    pub now_unix: u64,
+    /// The caller's name at the service.
+    pub client: String,
+    /// What the caller may do.
+    pub limits: Limits,
+}
+
+impl ServiceInfo {
+    /// Reads it out of a reply.
+    pub fn read(object: &Object) -> Result<Self, BadField> {
+        let whole = Value::Object(object.clone());
+        serde_json::from_value(whole)
+            .map_err(|error| BadField::new("getServiceInfo", format!("answered oddly: {error}")))
+    }
+}
+
+/// The result of enrollClient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The name that the service knows the caller's key by from now on.
+    pub client: String,
 }

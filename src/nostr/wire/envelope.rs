@@ -13,10 +13,11 @@ use thiserror::Error;
 use crate::nostr::field::{self, BadField, Object};
 
 use super::dropped::DropReason;
+use super::failure::{Code, Failure};
 use super::shard::Shard;
 
 /// Fields that surround a result. No result has a field of these names.
-pub const RESERVED: &[&str] = &["status", "reason", "requestId", "rpcName", "shardsId", "part"];
+pub const RESERVED: &[&str] = &["status", "reason", "code", "requestId", "rpcName", "shardsId", "part"];
 /// Runs several requests as one.
 pub const BATCH: &str = "BatchUser";
 /// The most requests in one [`BATCH`].
@@ -117,15 +118,15 @@ fn input_of(object: &Object, places: &[&str]) -> Result<Object, BadField> {
 pub enum Outcome {
     /// The result's fields.
     Ok(Object),
-    /// Why not, in words.
-    Error(String),
+    /// Why not.
+    Error(Failure),
 }
 
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok(_) => f.write_str("Ok"),
-            Self::Error(reason) => write!(f, "Error({reason})"),
+            Self::Error(failure) => write!(f, "Error({failure})"),
         }
     }
 }
@@ -182,8 +183,9 @@ impl Outcome {
     fn into_object(self) -> Object {
         let (status, mut fields) = match self {
             Self::Ok(fields) => ("OK", fields),
-            Self::Error(reason) => {
+            Self::Error(Failure { code, reason }) => {
                 let mut fields = Object::new();
+                fields.insert("code".into(), code.as_str().into());
                 fields.insert("reason".into(), reason.into());
                 ("ERROR", fields)
             }
@@ -196,11 +198,12 @@ impl Outcome {
         match fields.remove("status").as_ref().and_then(Value::as_str) {
             Some("OK") => Ok(Self::Ok(fields)),
             Some("ERROR") => {
-                let reason = fields
-                    .get("reason")
-                    .and_then(Value::as_str)
-                    .unwrap_or("no reason given");
-                Ok(Self::Error(reason.to_owned()))
+                let text = |name: &str| fields.get(name).and_then(Value::as_str);
+                let code = text("code").map_or(Code::Other, Code::of_word);
+                Ok(Self::Error(Failure::new(
+                    code,
+                    text("reason").unwrap_or("no reason given"),
+                )))
             }
             _ => Err(BadField::new("status", "must be OK or ERROR")),
         }

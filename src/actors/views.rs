@@ -9,7 +9,9 @@ use crate::cashout::ledger::Cassette;
 use crate::cashout::{CashOut, Phase, UnknownPolicy, deadline};
 use crate::money::Minor;
 
-pub(super) fn cashout(cashout: &CashOut) -> CashOutView {
+/// One cash-out.
+#[must_use]
+pub fn cashout(cashout: &CashOut) -> CashOutView {
     let quote = &cashout.quote;
     CashOutView {
         id: cashout.id,
@@ -88,7 +90,9 @@ fn operator_action(cashout: &CashOut) -> Option<String> {
     }
 }
 
-pub(super) fn atm(atm: &AtmStatus) -> AtmView {
+/// One machine.
+#[must_use]
+pub fn atm(atm: &AtmStatus) -> AtmView {
     let cassettes = &atm.book.notes.cassettes;
     AtmView {
         id: atm.id.clone(),

@@ -1,0 +1,127 @@
+//! What was invited, enrolled and revoked: the fold of the journal's client records.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ids::{ClientName, NostrKey, TokenHash};
+use crate::time::UnixMs;
+
+/// What happened to a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ClientEvent {
+    /// It was invited; an earlier invitation of the same name is void.
+    Invited {
+        /// Of the token that it was given.
+        token: TokenHash,
+        /// From then on the token is void.
+        until: UnixMs,
+        /// Who invited it.
+        by: String,
+    },
+    /// It has used its token: from now on this key is the client.
+    Enrolled {
+        /// Its key.
+        key: NostrKey,
+        /// When.
+        at: UnixMs,
+    },
+    /// Its key and its invitation are void.
+    Revoked {
+        /// Who ordered it.
+        by: String,
+    },
+}
+
+impl ClientEvent {
+    /// The event's name, as it stands in the journal.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Invited { .. } => "invited",
+            Self::Enrolled { .. } => "enrolled",
+            Self::Revoked { .. } => "revoked",
+        }
+    }
+}
+
+/// An invitation that was not used yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invite {
+    /// Of its token.
+    pub token: TokenHash,
+    /// From then on it is void.
+    pub until: UnixMs,
+}
+
+/// One client.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Client {
+    /// Its key, once it enrolled; `None` again when it was revoked.
+    pub key: Option<NostrKey>,
+    /// Its invitation, while there is one.
+    pub invite: Option<Invite>,
+    /// It was revoked, and not invited again since.
+    pub revoked: bool,
+}
+
+/// Why a token does not enroll its bearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum EnrollError {
+    /// No invitation has this token: never had, was used, or was replaced.
+    #[error("the token is not valid: ask the operator for a new one")]
+    Unknown,
+    /// It is too old.
+    #[error("the token has expired: ask the operator for a new one")]
+    Expired,
+}
+
+/// All clients that were ever invited.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Book {
+    /// By name.
+    pub clients: BTreeMap<ClientName, Client>,
+}
+
+impl Book {
+    /// The book after `event`.
+    pub fn apply(&mut self, name: &ClientName, event: &ClientEvent) {
+        let client = self.clients.entry(name.clone()).or_default();
+        match event {
+            ClientEvent::Invited { token, until, .. } => {
+                let (token, until) = (*token, *until);
+                client.invite = Some(Invite { token, until });
+                client.revoked = false;
+            }
+            ClientEvent::Enrolled { key, .. } => {
+                client.key = Some(*key);
+                client.invite = None;
+            }
+            ClientEvent::Revoked { .. } => {
+                *client = Client {
+                    revoked: true,
+                    ..Client::default()
+                };
+            }
+        }
+    }
+
+    /// Whose invitation has this token at `now`.
+    ///
+    /// # Errors
+    /// When none has, or it is too old.
+    pub fn invited(&self, token: TokenHash, now: UnixMs) -> Result<&ClientName, EnrollError> {
+        let has = |client: &Client| client.invite.filter(|invite| invite.token == token);
+        let found = self
+            .clients
+            .iter()
+            .find_map(|(name, client)| Some((name, has(client)?)));
+        match found {
+            Some((_, invite)) if now >= invite.until => Err(EnrollError::Expired),
+            Some((name, _)) => Ok(name),
+            None => Err(EnrollError::Unknown),
+        }
+    }
+}
