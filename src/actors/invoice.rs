@@ -25,7 +25,7 @@ use super::lnd::{self, LndStatus};
 use super::shared::Shared;
 use crate::ids::{PaymentHash, Preimage};
 use crate::invoice::{self, Effect, Invoice, InvoiceEvent, InvoicePhase, InvoiceSpec, Owner};
-use crate::lnd::{InvoiceSnapshot, InvoiceState};
+use crate::lnd::{Commitment, InvoiceSnapshot, InvoiceState};
 use crate::metrics::{ActorKind, LndMethod};
 use crate::record::Body;
 
@@ -261,27 +261,21 @@ impl InvoiceActor {
     fn commit(&mut self, ctx: &mut Context<Self>) -> ResponseFuture<Result<Reply, OrderError>> {
         let (shared, hash) = (Arc::clone(&self.shared), self.hash);
         let (answer, answered) = oneshot::channel();
-        let read = async move {
-            let seen = shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await?;
-            let height = shared.ask_lnd(LndMethod::Info, lnd::height()).await?;
-            Ok((seen, height))
-        };
-        let read = read
-            .into_actor(self)
-            .map(move |read: Result<_, crate::lnd::LnError>, this, ctx| {
-                let committed = match read {
-                    Err(error) => Err(OrderError::Later(error.to_string())),
-                    Ok((seen, height)) => this.commit_seen(seen, height),
-                };
-                match committed {
-                    Err(error) => drop(answer.send(Err(error))),
-                    Ok((event, blocks_left)) => {
-                        let reply = this.order(event, Some(blocks_left), ctx);
-                        let forward = async move { drop(answer.send(reply.await)) };
-                        ctx.spawn(forward.into_actor(this));
-                    }
+        let read = async move { shared.ask_lnd(LndMethod::Commit, lnd::commit(hash)).await };
+        let read = read.into_actor(self).map(move |read, this, ctx| {
+            let committed = match read {
+                Err(error) => Err(OrderError::Later(error.to_string())),
+                Ok(Commitment { held, height }) => this.commit_seen(held, height),
+            };
+            match committed {
+                Err(error) => drop(answer.send(Err(error))),
+                Ok((event, blocks_left)) => {
+                    let reply = this.order(event, Some(blocks_left), ctx);
+                    let forward = async move { drop(answer.send(reply.await)) };
+                    ctx.spawn(forward.into_actor(this));
                 }
-            });
+            }
+        });
         ctx.spawn(read);
         Box::pin(async move {
             answered

@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
 use futures_util::StreamExt;
@@ -19,12 +19,11 @@ use super::journal::Load;
 use super::shared::Shared;
 use crate::ids::{PaymentHash, Preimage};
 use crate::lnd::backoff::Backoff;
-use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates};
+use crate::lnd::{
+    Commitment, HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates,
+};
 use crate::metrics::LndMethod;
 use crate::record::Body;
-
-/// How often a connected node is asked how it fares.
-const PROBE: Duration = Duration::from_secs(5);
 
 /// What is known of the node now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -222,17 +221,23 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
 
 /// Finds out that it is the right node and that it takes calls.
 async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, String> {
-    let state = measured(shared, LndMethod::State, node.state()).await.map_err(text)?;
+    let state = measured(shared, LndMethod::State, node.state())
+        .await
+        .map_err(|e| e.to_string())?;
     if state < NodeState::RpcActive {
         return Err(match state {
             NodeState::Locked => "LND's wallet is locked: unlock it".into(),
             _ => "LND is still starting".into(),
         });
     }
-    let info = measured(shared, LndMethod::Info, node.info()).await.map_err(text)?;
+    let info = measured(shared, LndMethod::Info, node.info())
+        .await
+        .map_err(|e| e.to_string())?;
     recognise(shared, &info).await?;
-    rights(node).await?;
-    let blocks = measured(shared, LndMethod::Blocks, node.blocks()).await.map_err(text)?;
+    node.rights().await.map_err(|e| e.to_string())?;
+    let blocks = measured(shared, LndMethod::Blocks, node.blocks())
+        .await
+        .map_err(|e| e.to_string())?;
     shared.status.send_modify(|status| {
         *status = LndStatus {
             epoch: status.epoch.saturating_add(1),
@@ -247,14 +252,6 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     shared.metrics.set_lnd_block_height(info.block_height);
     tracing::info!(node = %info.alias, version = %info.version, network = %info.network, height = info.block_height, "LND is connected");
     Ok(blocks)
-}
-
-/// In words that tell an operator where to look.
-fn text(error: LnError) -> String {
-    match error.kind {
-        LnErrorKind::Denied => format!("LND's macaroon can not be used: {error}"),
-        _ => error.to_string(),
-    }
 }
 
 /// The journal belongs to one node; the first one reached is it.
@@ -281,31 +278,9 @@ pub(super) async fn recognise(shared: &Shared, info: &NodeInfo) -> Result<(), St
     }
 }
 
-/// A macaroon that can not look up, cancel or settle would be found out with a customer's money in flight. Asked about
-/// an invoice that does not exist, so that nothing happens; not counted, because "not found" is the good answer.
-async fn rights(node: &dyn Lightning) -> Result<(), String> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random bytes: {error}"))?;
-    let (nobodys, secret) = (PaymentHash(bytes), Preimage::from_bytes(bytes));
-    let errors = [
-        node.lookup(&nobodys).await.err(),
-        node.cancel(&nobodys).await.err(),
-        node.settle(&secret).await.err(),
-    ];
-    let denied = errors
-        .into_iter()
-        .flatten()
-        .find(|error| error.kind == LnErrorKind::Denied);
-    denied.map_or(Ok(()), |error| {
-        Err(format!(
-            "{error}; the macaroon lacks this right: bake one as README.md says"
-        ))
-    })
-}
-
 /// Follows blocks and state until something is wrong; returns what.
 async fn follow(node: &dyn Lightning, shared: &Shared, mut blocks: Updates<u32>) -> String {
-    let mut probe = tokio::time::interval(PROBE);
+    let mut probe = tokio::time::interval(node.pace());
     probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -325,10 +300,14 @@ async fn follow(node: &dyn Lightning, shared: &Shared, mut blocks: Updates<u32>)
 }
 
 async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
-    let state = measured(shared, LndMethod::State, node.state()).await.map_err(text)?;
-    let info = measured(shared, LndMethod::Info, node.info()).await.map_err(text)?;
+    let state = measured(shared, LndMethod::State, node.state())
+        .await
+        .map_err(|e| e.to_string())?;
+    let info = measured(shared, LndMethod::Info, node.info())
+        .await
+        .map_err(|e| e.to_string())?;
     recognise(shared, &info).await?;
-    rights(node).await?;
+    node.rights().await.map_err(|e| e.to_string())?;
     shared.status.send_if_modified(|status| {
         let now = LndStatus {
             active: state == NodeState::ServerActive,
@@ -377,19 +356,7 @@ pub(super) fn info() -> impl FnOnce(Arc<dyn Lightning>) -> Answer<NodeInfo> + Se
     |node| Box::pin(async move { node.info().await })
 }
 
-/// The node's height, read now. Out of sync it is not the chain's, and no window can be told from it.
-pub(super) fn height() -> impl FnOnce(Arc<dyn Lightning>) -> Answer<u32> + Send {
-    |node| {
-        Box::pin(async move {
-            let info = node.info().await?;
-            if info.synced_to_chain {
-                return Ok(info.block_height);
-            }
-            Err(LnError {
-                call: LndMethod::Info.as_str(),
-                kind: LnErrorKind::NotReady,
-                message: "LND is not in sync with the chain".into(),
-            })
-        })
-    }
+/// Reads hold and height right before a dispense, and has the node keep the hold.
+pub(super) fn commit(hash: PaymentHash) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<Commitment> + Send {
+    move |node| Box::pin(async move { node.commit(&hash).await })
 }

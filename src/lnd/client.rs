@@ -21,8 +21,8 @@ use super::endpoint::{EndpointError, LndConfig, LndEndpoint};
 use super::link::{Link, Session};
 use super::tls::flatten;
 use super::{
-    HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates, convert,
-    request,
+    Commitment, HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates,
+    convert, request,
 };
 use crate::ids::{PaymentHash, Preimage};
 use crate::proto::chainrpc::BlockEpoch;
@@ -32,6 +32,9 @@ use crate::proto::invoicesrpc::{CancelInvoiceMsg, SettleInvoiceMsg, SubscribeSin
 use crate::proto::lnrpc::lightning_client::LightningClient;
 use crate::proto::lnrpc::state_client::StateClient;
 use crate::proto::lnrpc::{GetInfoRequest, GetStateRequest};
+
+/// How often LND is asked how it fares: it is near.
+const PACE: Duration = Duration::from_secs(5);
 
 /// A burst of thousands of stream opens makes an HTTP/2 server close the connection.
 const OPENS_IN_FLIGHT: usize = 100;
@@ -125,10 +128,13 @@ impl LndClient {
 
     /// The error of `status`, and what it tells about the link.
     fn refused(&self, call: &'static str, session: &Arc<Session>, status: &Status) -> LnError {
-        let error = from_status(call, status);
+        let mut error = from_status(call, status);
         match error.kind {
             LnErrorKind::Unreachable => self.link.lost(session, &error.message),
-            LnErrorKind::Denied => self.link.denied(session),
+            LnErrorKind::Denied => {
+                error.message = format!("LND does not let this macaroon do it: {}", error.message);
+                self.link.denied(session);
+            }
             _ => self.link.answered(session),
         }
         error
@@ -263,6 +269,49 @@ impl Lightning for LndClient {
             Err(error) if error.kind == LnErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// LND records no commitment: whether it still holds the payment, and its height, are all it has to say.
+    async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError> {
+        let held = self.lookup(hash).await?;
+        let info = self.info().await?;
+        if !info.synced_to_chain {
+            // Out of sync its height is not the chain's, and no window can be told from it.
+            return Err(LnError {
+                call: "GetInfo",
+                kind: LnErrorKind::NotReady,
+                message: "LND is not in sync with the chain".to_owned(),
+            });
+        }
+        Ok(Commitment {
+            held,
+            height: info.block_height,
+        })
+    }
+
+    /// Tries all three on an invoice that does not exist: "not found" is the good answer.
+    async fn rights(&self) -> Result<(), LnError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| LnError {
+            call: "LookupInvoice",
+            kind: LnErrorKind::Other,
+            message: format!("the system gives no random bytes: {error}"),
+        })?;
+        let (nobodys, secret) = (PaymentHash(bytes), Preimage::from_bytes(bytes));
+        let errors = [
+            self.lookup(&nobodys).await.err(),
+            self.cancel(&nobodys).await.err(),
+            self.settle(&secret).await.err(),
+        ];
+        let denied = errors.into_iter().flatten().find(|e| e.kind == LnErrorKind::Denied);
+        denied.map_or(Ok(()), |mut error| {
+            error.message.push_str("; bake one as README.md says");
+            Err(error)
+        })
+    }
+
+    fn pace(&self) -> Duration {
+        PACE
     }
 
     /// One subscription, never renewed here: its end, or an error as its last item, says nothing about the

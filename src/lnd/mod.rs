@@ -79,6 +79,15 @@ pub struct InvoiceSnapshot {
     pub lowest_expiry_height: Option<u32>,
 }
 
+/// What [`Lightning::commit`] found: enough to decide whether a dispense may start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commitment {
+    /// The invoice, read just now; `None` when there is none, or the hold can not be kept for a dispense any more.
+    pub held: Option<InvoiceSnapshot>,
+    /// The best height of a node that is in sync with the chain, read just now.
+    pub height: u32,
+}
+
 /// What the node says of itself. `GetInfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -173,7 +182,7 @@ pub struct LnError {
 /// A stream of updates. Its end is never an answer: look the invoice up.
 pub type Updates<T> = Pin<Box<dyn Stream<Item = Result<T, LnError>> + Send>>;
 
-/// A node that can hold payments. Every call has a deadline of its own and may be repeated:
+/// A node that can hold payments: an LND, or a service that has one. Every call has a deadline of its own and may be repeated:
 /// `settle` of a settled and `cancel` of a canceled invoice answer `Ok`.
 #[async_trait]
 pub trait Lightning: Send + Sync {
@@ -194,6 +203,21 @@ pub trait Lightning: Send + Sync {
 
     /// The invoice's state now; `None` when the node does not know the hash.
     async fn lookup(&self, hash: &PaymentHash) -> Result<Option<InvoiceSnapshot>, LnError>;
+
+    /// "A dispense is about to start": reads hold and height anew. A node far away also records the commitment, durably
+    /// and before it answers, so that it does not end the hold by itself in the second in which the cash comes out.
+    /// An error means that nothing is known: do not dispense, ask again.
+    async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError>;
+
+    /// Whether looking up, settling and canceling are allowed. Found out without touching any invoice, and before a
+    /// customer's money depends on it.
+    ///
+    /// # Errors
+    /// [`LnErrorKind::Denied`] with what to do about it. Other troubles show at the calls themselves.
+    async fn rights(&self) -> Result<(), LnError>;
+
+    /// How often a connected node is to be asked how it fares.
+    fn pace(&self) -> Duration;
 
     /// The invoice's state now and each change of it.
     async fn watch(&self, hash: &PaymentHash) -> Result<Updates<InvoiceSnapshot>, LnError>;

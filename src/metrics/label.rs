@@ -128,6 +128,7 @@ label! {
         Settle = "settle",
         Cancel = "cancel",
         Lookup = "lookup",
+        Commit = "commit",
         Watch = "watch",
         Blocks = "blocks",
     }

@@ -145,6 +145,9 @@ async fn permission_denied_rereads_the_macaroon() {
     let (lnd, files, client) = all();
     client.info().await.expect("right macaroon");
     lnd.fail_with(Some(Status::unknown("permission denied")));
+    let error = client.rights().await.expect_err("denied");
+    assert_eq!(error.kind, LnErrorKind::Denied);
+    assert!(error.message.contains("permission denied; bake one"), "{error}");
     let error = client.cancel(&HASH).await.expect_err("denied");
     assert_eq!(error.kind, LnErrorKind::Denied);
     let next = b"\x02next".as_slice();
@@ -152,6 +155,18 @@ async fn permission_denied_rereads_the_macaroon() {
     *lnd.script.macaroon.lock().expect("lock") = hex::encode(next);
     lnd.fail_with(None);
     client.cancel(&HASH).await.expect("new macaroon");
+    client.rights().await.expect("all three");
+}
+
+#[tokio::test]
+async fn nothing_is_committed_on_a_node_that_is_out_of_sync() {
+    let (lnd, _files, client) = all();
+    let error = client.commit(&HASH).await.expect_err("out of sync");
+    assert_eq!(error.kind, LnErrorKind::NotReady, "{error}");
+    *lnd.script.synced.lock().expect("lock") = true;
+    let commitment = client.commit(&HASH).await.expect("in sync");
+    assert_eq!(commitment.height, 800_000);
+    assert_eq!(commitment.held.expect("known").state, InvoiceState::Open);
 }
 
 #[tokio::test]

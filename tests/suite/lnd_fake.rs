@@ -53,6 +53,7 @@ pub struct Script {
     pub fail: Mutex<Option<Status>>,
     /// GetInfo never answers.
     pub hang: Mutex<bool>,
+    pub synced: Mutex<bool>,
     /// The method of each call, and the values of its `macaroon` metadata.
     pub calls: Mutex<Vec<(&'static str, Vec<String>)>>,
     pub connections: Mutex<usize>,
@@ -125,6 +126,7 @@ impl Lightning for Service {
         Ok(Response::new(GetInfoResponse {
             alias: "fake".to_owned(),
             block_height: 800_000,
+            synced_to_chain: *self.0.synced.lock().expect("lock"),
             chains: vec![Chain {
                 network: "regtest".to_owned(),
             }],
