@@ -15,6 +15,7 @@ mod invoice_work;
 pub mod item;
 pub mod journal;
 pub mod lnd;
+pub mod nostr;
 pub mod shared;
 pub mod supervisor;
 pub mod views;

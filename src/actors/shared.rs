@@ -3,7 +3,7 @@
 //! Made once by the app. What must stay true: a post outlives the actors that hold it, so nobody keeps an address.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
@@ -13,6 +13,9 @@ use super::child::Post;
 use super::hardware::{Hardware, Health};
 use super::journal::Journal;
 use super::lnd::{Lnd, LndStatus};
+use super::nostr::Nostr;
+use super::nostr::gate::GateDoor;
+use super::nostr::sites::Sites;
 use super::supervisor::Supervisor;
 use crate::cashout::quote::Fee;
 use crate::cashout::{CashOut, Policy};
@@ -88,6 +91,12 @@ pub struct Shared {
     pub lnd: Post<Lnd>,
     /// How LND fares; written by its actor.
     pub status: watch::Sender<LndStatus>,
+    /// Answers what is asked over Nostr, when this daemon is there.
+    pub nostr: Post<Nostr>,
+    /// The way out to the relays, when this daemon is on Nostr.
+    pub gate: Option<GateDoor>,
+    /// What sites told of themselves.
+    pub sites: Mutex<Sites>,
     /// The root.
     pub supervisor: Post<Supervisor>,
     /// The fleet.

@@ -150,6 +150,9 @@ pub struct HoldInvoice {
     pub payment_hash: PaymentHash,
     /// Where it stands.
     pub state: HoldState,
+    /// BOLT11, once LND has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoice: Option<String>,
     /// What was asked.
     pub amount_sats: u64,
     /// What came.
@@ -179,6 +182,7 @@ impl HoldInvoice {
         Ok(Self {
             payment_hash: hash_of(object)?,
             state: HoldState::read(object)?,
+            invoice: field::optional_text(object, "invoice", INVOICE_BYTES)?.map(str::to_owned),
             amount_sats: field::whole(object, "amount_sats", 1..=AMOUNT_SATS_MAX)?,
             amount_paid_sats: paid(object)?,
             accepted_at_unix: optional_unix(object, "accepted_at_unix")?,

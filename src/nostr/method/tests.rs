@@ -261,6 +261,7 @@ proptest! {
         let invoice = HoldInvoice {
             payment_hash: PaymentHash([1; 32]),
             state: states[state],
+            invoice: known[0].then(|| "lnbc1".to_owned()),
             amount_sats: u64::from(numbers[5]) + 1,
             amount_paid_sats: u64::from(numbers[5]),
             accepted_at_unix: some(0),
