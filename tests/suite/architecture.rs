@@ -23,7 +23,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("cashout", "words hardware"),
     ("invoice", "words hardware"),
     ("hardware", "words"),
-    ("clients", "words"),
+    ("clients", "words api"),
     ("record", "words cashout invoice hardware clients"),
     ("journal", "words cashout invoice hardware record"),
     ("store", "words cashout invoice hardware clients record journal"),
