@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+use ::nostr::RelayUrl;
 use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::register::Register;
 use super::{Metrics, signed};
 use crate::api::SiteView;
 use crate::nostr::method::Method;
+use crate::nostr::relays::{End, Published, Said, Watcher};
 use crate::nostr::wire::{Code, DropReason};
 
 pub(super) struct NostrFamilies {
@@ -23,7 +25,7 @@ pub(super) struct NostrFamilies {
     relay_connected: IntGaugeVec,
     relay_reconnects: IntCounterVec,
     relay_said: IntCounterVec,
-    published: IntCounterVec,
+    published: HistogramVec,
     site_up: IntGaugeVec,
     site_heard: IntGaugeVec,
     site_atm_state: IntGaugeVec,
@@ -46,7 +48,7 @@ impl NostrFamilies {
             relay_connected: make.gauges("tellerd_nostr_relay_connected")?,
             relay_reconnects: make.counters("tellerd_nostr_relay_reconnects_total")?,
             relay_said: make.counters("tellerd_nostr_relay_complaints_total")?,
-            published: make.counters("tellerd_nostr_published_total")?,
+            published: make.histograms("tellerd_nostr_publish_duration_seconds")?,
             site_up: make.gauges("tellerd_site_up")?,
             site_heard: make.gauges("tellerd_site_heard_timestamp_seconds")?,
             site_atm_state: make.gauges("tellerd_site_atm_state")?,
@@ -89,27 +91,6 @@ impl Metrics {
         self.0.nostr.skew.set(seconds);
     }
 
-    /// Whether a relay is connected.
-    pub fn set_relay_connected(&self, relay: &str, connected: bool) {
-        let gauge = self.0.nostr.relay_connected.with_label_values(&[relay]);
-        gauge.set(i64::from(connected));
-    }
-
-    /// A relay was connected again.
-    pub fn relay_reconnected(&self, relay: &str) {
-        self.0.nostr.relay_reconnects.with_label_values(&[relay]).inc();
-    }
-
-    /// A relay complained.
-    pub fn relay_said(&self, relay: &str, what: &'static str) {
-        self.0.nostr.relay_said.with_label_values(&[relay, what]).inc();
-    }
-
-    /// An event was published, or given up.
-    pub fn nostr_published(&self, outcome: &'static str) {
-        self.0.nostr.published.with_label_values(&[outcome]).inc();
-    }
-
     /// All sites as they are now; those that are not among them are exported no more.
     pub fn set_sites(&self, sites: &[SiteView]) {
         let families = &self.0.nostr;
@@ -141,6 +122,38 @@ impl Metrics {
                 }
             }
         }
+    }
+}
+
+impl Watcher for Metrics {
+    fn relay_connected(&self, relay: &RelayUrl, connected: bool) {
+        let gauge = self.0.nostr.relay_connected.with_label_values(&[relay.as_str()]);
+        gauge.set(i64::from(connected));
+    }
+
+    fn relay_reconnected(&self, relay: &RelayUrl) {
+        self.0.nostr.relay_reconnects.with_label_values(&[relay.as_str()]).inc();
+    }
+
+    fn relay_said(&self, relay: &RelayUrl, what: Said) {
+        let kind = match what {
+            Said::Notice => "notice",
+            Said::Closed => "closed",
+            Said::Refused => "refused",
+            Said::RateLimited => "rate_limited",
+            Said::AuthFailed => "auth_failed",
+            Said::TooLong => "too_long",
+        };
+        self.0.nostr.relay_said.with_label_values(&[relay.as_str(), kind]).inc();
+    }
+
+    fn published(&self, published: Published) {
+        let outcome = match published.end {
+            End::Confirmed => "confirmed",
+            End::Unconfirmed => "unconfirmed",
+            End::GivenUp => "given_up",
+        };
+        self.0.nostr.published.with_label_values(&[outcome]).observe(published.took.as_secs_f64());
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod beacon;
 pub mod field;
 pub mod method;
+pub mod outbox;
 pub mod relays;
 pub mod skew;
 pub mod wire;

@@ -20,9 +20,9 @@ use super::Question;
 use crate::clients::{Rates, Roster};
 use crate::ids::{ClientName, NostrKey};
 use crate::metrics::Metrics;
-use crate::nostr::caller::Outbox;
 use crate::nostr::field::BadField;
 use crate::nostr::method::{Asked, Refusal};
+use crate::nostr::outbox::Outbox;
 use crate::nostr::skew::SkewEstimator;
 use crate::nostr::wire::endpoint::Opened;
 use crate::nostr::wire::{
@@ -126,6 +126,8 @@ pub struct Gate {
     party: Party,
     endpoint: Mutex<Endpoint>,
     rates: Mutex<Rates>,
+    /// All strangers share one bucket.
+    strangers: Mutex<Rates>,
     skew: Mutex<Skew>,
     /// Requests being answered, by caller.
     busy: Mutex<HashMap<PublicKey, u32>>,
@@ -169,7 +171,8 @@ impl Gate {
         Self {
             party: endpoint.party(),
             endpoint: Mutex::new(endpoint),
-            rates: Mutex::new(Rates::new(STRANGERS_PER_MINUTE)),
+            rates: Mutex::default(),
+            strangers: Mutex::default(),
             skew: Mutex::new(Skew {
                 estimator: SkewEstimator::new(SENDERS),
                 warned: UnixMs(0),
@@ -214,7 +217,7 @@ impl Gate {
         let signed = Signed::from_verified(event, &self.party)?;
         let sender = key_of(&signed.sender());
         let known = self.parts.roster.borrow().knows(&sender);
-        if !known && !locked(&self.rates).stranger(now) {
+        if !known && !self.stranger(now) {
             return Err(DropReason::Strangers);
         }
         if known {
@@ -229,6 +232,10 @@ impl Gate {
                 Err(DropReason::ReplayUnknown)
             }
         }
+    }
+
+    fn stranger(&self, now: UnixMs) -> bool {
+        locked(&self.strangers).take(&NostrKey([0; 32]), STRANGERS_PER_MINUTE, now)
     }
 
     fn compare_clocks(&self, sender: PublicKey, created_at_unix: u64, now: UnixMs) {
@@ -251,7 +258,7 @@ impl Gate {
         let (sender, version, created) = whence(&opened);
         let key = key_of(&sender);
         let limits = self.parts.roster.borrow().requests_per_minute(&key);
-        let in_time = limits.is_none_or(|per_minute| locked(&self.rates).take(key, per_minute, now));
+        let in_time = limits.is_none_or(|per_minute| locked(&self.rates).take(&key, per_minute, now));
         let Some(_busy) = self.busy(sender).filter(|_| in_time) else {
             return self.too_much(opened, now).await;
         };
@@ -358,8 +365,9 @@ impl Gate {
         }
     }
 
-    /// Gives up unfinished messages of which pieces are missing.
+    /// Gives up unfinished messages of which pieces are missing, and forgets keys that are not known any more.
     pub(super) fn tidy(&self) {
+        locked(&self.rates).keep(&self.parts.roster.borrow());
         let given_up = locked(&self.endpoint).expire_shards(self.parts.clock.now());
         if given_up > 0 {
             tracing::debug!(given_up, "long messages never became whole");

@@ -15,8 +15,8 @@ use tokio::time::MissedTickBehavior;
 use super::gate::{Gate, Outgoing};
 use crate::metrics::Metrics;
 use crate::nostr::beacon::{self, Beacon};
-use crate::nostr::caller::Caller;
 use crate::nostr::relays::{Arrived, RelayError, Relays, Settings, Timings};
+use crate::nostr::wire::DropReason;
 use crate::time::SharedClock;
 
 /// Events that wait to be looked into; more wait in the relays' sockets.
@@ -41,14 +41,17 @@ pub enum LineError {
 /// What a service tells of itself each minute; `None` while there is nothing to tell.
 pub type Tell = Box<dyn Fn() -> Option<Beacon> + Send>;
 
+/// Hears an event of a site's service.
+pub type Hear = Box<dyn Fn(Event) -> Result<(), DropReason> + Send>;
+
 /// Who is on the line.
 pub struct Parties {
     /// Answers requests.
     pub gate: Arc<Gate>,
     /// What the actors send.
     pub outgoing: mpsc::Receiver<Outgoing>,
-    /// At a site: hears its service's answers.
-    pub caller: Option<(PublicKey, Caller)>,
+    /// At a site: its service's key, and who hears its answers.
+    pub service: Option<(PublicKey, Hear)>,
     /// The service's beacon.
     pub tell: Option<Tell>,
 }
@@ -127,7 +130,7 @@ impl Talk {
         let Parties {
             gate,
             mut outgoing,
-            caller,
+            service,
             tell,
         } = parties;
         let mut minute = tokio::time::interval(BEACON);
@@ -135,7 +138,7 @@ impl Talk {
         loop {
             tokio::select! {
                 event = arrived.recv() => match event {
-                    Some(Arrived { event, .. }) => self.hear(&gate, caller.as_ref(), event).await,
+                    Some(Arrived { event, .. }) => self.hear(&gate, service.as_ref(), event).await,
                     None => return,
                 },
                 Some(sent) = outgoing.recv() => {
@@ -152,10 +155,10 @@ impl Talk {
         }
     }
 
-    async fn hear(&self, gate: &Arc<Gate>, caller: Option<&(PublicKey, Caller)>, event: Event) {
-        match caller {
-            Some((service, caller)) if event.pubkey == *service => {
-                if let Err(reason) = caller.incoming(event) {
+    async fn hear(&self, gate: &Arc<Gate>, service: Option<&(PublicKey, Hear)>, event: Event) {
+        match service {
+            Some((service, hear)) if event.pubkey == *service => {
+                if let Err(reason) = hear(event) {
                     self.metrics.nostr_dropped(reason);
                 }
             }
