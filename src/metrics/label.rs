@@ -163,6 +163,9 @@ label! {
         AtmDrain = "atm_drain",
         AtmResume = "atm_resume",
         AtmLoad = "atm_load",
+        ClientList = "client_list",
+        ClientInvite = "client_invite",
+        ClientRevoke = "client_revoke",
         Unknown = "unknown",
     }
 }
