@@ -14,16 +14,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::actors::child::Post;
+use crate::actors::clients::{self, ServiceIdentity};
 use crate::actors::fleet::Fleet;
 use crate::actors::lnd::LndStatus;
 use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
+use crate::clients::{Book, Operator};
+use crate::config::key::{KeyError, load_or_create_key};
 use crate::config::token::{Token, TokenError, load_or_create_token};
 use crate::config::{AtmConfig, Config, Model, Payments, Variant};
 use crate::hardware::device::{self, DeviceConfig};
 use crate::hardware::puloon;
 use crate::http;
-use crate::ids::AtmId;
+use crate::ids::{AtmId, NostrKey};
 use crate::journal::{OpenError, Options, WrapFile, WriterThread};
 use crate::lnd::{EndpointError, Lightning, LndClient};
 use crate::metrics::Metrics;
@@ -53,6 +56,9 @@ pub enum AppError {
     /// The API's token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// This daemon's key on Nostr.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// LND's address.
     #[error("lnd: {0}")]
     Lnd(#[from] EndpointError),
@@ -132,7 +138,13 @@ pub struct Up {
 /// # Errors
 /// When the journal, LND's address or a thread can not be had.
 pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFile) -> Result<Up, AppError> {
-    let shared = Arc::new(shared(config, metrics.clone()));
+    let on_nostr = on_nostr(config)?;
+    let shared = Arc::new(shared(
+        config,
+        metrics.clone(),
+        on_nostr,
+        &opened.store.folded().clients,
+    ));
     let (foundations, writer) = foundations(config, opened, metrics, wrap, &shared.journal_lost)?;
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
@@ -219,7 +231,35 @@ fn foundations(
     ))
 }
 
-fn shared(config: &Config, metrics: Metrics) -> Shared {
+/// Who this daemon is on Nostr, and whom it knows there.
+#[derive(Default)]
+struct OnNostr {
+    service: Option<ServiceIdentity>,
+    operators: Vec<Operator>,
+}
+
+/// Makes the key at the first start.
+fn on_nostr(config: &Config) -> Result<OnNostr, KeyError> {
+    let Some(nostr) = &config.nostr else {
+        return Ok(OnNostr::default());
+    };
+    let keys = load_or_create_key(&nostr.key_file)?;
+    let service = nostr.service.as_ref().map(|service| ServiceIdentity {
+        key: NostrKey(keys.public_key().to_bytes()),
+        relays: nostr.relays.clone(),
+        clients: service.clients.clone(),
+        limits: service.limits,
+        invite_valid: service.invite_valid,
+    });
+    Ok(OnNostr {
+        service,
+        operators: nostr.operators.clone(),
+    })
+}
+
+fn shared(config: &Config, metrics: Metrics, on_nostr: OnNostr, clients: &Book) -> Shared {
+    let OnNostr { service, operators } = on_nostr;
+    let roster = clients::roster(service.as_ref(), &operators, clients);
     let seats = config
         .atms
         .iter()
@@ -242,6 +282,10 @@ fn shared(config: &Config, metrics: Metrics) -> Shared {
         metrics,
         changes: broadcast::Sender::new(CHANGES),
         journal_lost: Arc::new(watch::Sender::new(None)),
+        service: service.map(Arc::new),
+        operators,
+        roster: watch::Sender::new(Arc::new(roster)),
+        client_changes: tokio::sync::Mutex::default(),
         stopping: watch::Sender::new(false),
     }
 }

@@ -20,7 +20,7 @@ use super::supervisor::Forgive;
 use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
 use crate::cashout::{CancelBy, CashOut, Event, Phase, Resolution};
-use crate::ids::{AtmId, CashOutId};
+use crate::ids::{AtmId, CashOutId, ClientName};
 use crate::metrics::AtmState;
 use crate::money::Minor;
 use crate::store::{AtmBook, Folded, StoreError, View};
@@ -37,6 +37,9 @@ pub enum FleetError {
     /// No such cash-out.
     #[error("there is no cash-out {0}")]
     NoSuchCashOut(CashOutId),
+    /// The service has no client of this name.
+    #[error("no client is called {0}")]
+    NoSuchClient(ClientName),
     /// No promise can be made for this amount.
     #[error(transparent)]
     Quote(#[from] QuoteError),
@@ -103,7 +106,7 @@ pub struct Readiness {
 /// The fleet. See `app.rs` for how it is brought up.
 #[derive(Clone)]
 pub struct Fleet {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Fleet {

@@ -6,6 +6,7 @@
 
 pub mod atm;
 pub mod child;
+pub mod clients;
 pub mod drive;
 pub mod fleet;
 pub mod gauges;

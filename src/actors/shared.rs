@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::atm::Atm;
 use super::child::Post;
+use super::clients::ServiceIdentity;
 use super::hardware::{Hardware, Health};
 use super::journal::Journal;
 use super::lnd::{Lnd, LndStatus};
@@ -19,6 +20,7 @@ use super::nostr::sites::Sites;
 use super::supervisor::Supervisor;
 use crate::cashout::quote::Fee;
 use crate::cashout::{CashOut, Policy};
+use crate::clients::{Operator, Roster};
 use crate::config::AtmConfig;
 use crate::hardware::device::DeviceConfig;
 use crate::ids::AtmId;
@@ -112,6 +114,14 @@ pub struct Shared {
     /// Why the journal takes no records any more, or the store does not follow it, until the daemon is started
     /// again; it then has to end.
     pub journal_lost: Arc<watch::Sender<Option<String>>>,
+    /// The hold-invoice service for others, when there is one.
+    pub service: Option<Arc<ServiceIdentity>>,
+    /// Who may operate this daemon over Nostr.
+    pub operators: Vec<Operator>,
+    /// Who may do anything over Nostr; replaced after each durable change of the clients.
+    pub roster: watch::Sender<Arc<Roster>>,
+    /// Held while a change of the clients is decided and made durable.
+    pub client_changes: tokio::sync::Mutex<()>,
     /// The daemon is about to end: no new customer, no new dispense.
     pub stopping: watch::Sender<bool>,
 }
