@@ -3,9 +3,11 @@
 //! Called by the command line. What must stay true: the data directory is locked before anything else happens, the
 //! port is taken before LND hears of us, and a daemon that can not work says why and ends.
 
+mod nostr;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::Actor;
@@ -14,25 +16,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::actors::child::Post;
-use crate::actors::clients::{self, ServiceIdentity};
+use crate::actors::clients;
 use crate::actors::fleet::Fleet;
 use crate::actors::lnd::LndStatus;
 use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
-use crate::clients::{Book, Operator};
-use crate::config::key::{KeyError, load_or_create_key};
+use crate::clients::Book;
 use crate::config::token::{Token, TokenError, load_or_create_token};
 use crate::config::{AtmConfig, Config, Model, Payments, Variant};
 use crate::hardware::device::{self, DeviceConfig};
 use crate::hardware::puloon;
 use crate::http;
-use crate::ids::{AtmId, NostrKey};
+use crate::ids::AtmId;
 use crate::journal::{OpenError, Options, WrapFile, WriterThread};
 use crate::lnd::{EndpointError, Lightning, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
 use crate::store::{self, Follower, Opened, StateError, StoreError};
-use crate::time::SystemClock;
+use crate::time::{SharedClock, SystemClock};
+use nostr::{NostrError, OnNostr};
 
 /// Changes that a slow follower may lag behind before it has to read anew.
 const CHANGES: usize = 4096;
@@ -56,15 +58,18 @@ pub enum AppError {
     /// The API's token.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// This daemon's key on Nostr.
+    /// What this daemon needs on Nostr.
     #[error(transparent)]
-    Key(#[from] KeyError),
+    Nostr(#[from] NostrError),
     /// LND's address.
     #[error("lnd: {0}")]
     Lnd(#[from] EndpointError),
-    /// Not there yet.
-    #[error("payments = \"nostr\" is not built yet")]
-    NotBuilt,
+    /// A site without its service; the configuration does not let it come to this.
+    #[error("payments = \"nostr\" needs [site] and [nostr]")]
+    NoService,
+    /// The relays' thread is gone, so nobody can be reached any more.
+    #[error("the thread of the relays died: start tellerd again")]
+    LineDied,
     /// The API's address.
     #[error("http.listen: {address} can not be used: {source}")]
     Listen {
@@ -129,6 +134,8 @@ pub struct Up {
     pub fleet: Fleet,
     /// Answers, with an error, when the supervisor is gone.
     pub supervisor_ended: oneshot::Receiver<()>,
+    /// Answers, with an error, when the relays' thread is gone; `None` when this daemon is not on Nostr.
+    pub line_ended: Option<oneshot::Receiver<()>>,
     /// The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
     _writer: WriterThread,
 }
@@ -138,19 +145,24 @@ pub struct Up {
 /// # Errors
 /// When the journal, LND's address or a thread can not be had.
 pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFile) -> Result<Up, AppError> {
-    let on_nostr = on_nostr(config)?;
-    let shared = Arc::new(shared(
-        config,
-        metrics.clone(),
-        on_nostr,
-        &opened.store.folded().clients,
-    ));
-    let (foundations, writer) = foundations(config, opened, metrics, wrap, &shared.journal_lost)?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    let mut on_nostr = OnNostr::begin(config, &clock, metrics)?;
+    let node: Arc<dyn Lightning> = match (&config.payments, &on_nostr) {
+        (Payments::Lnd(lnd), _) => Arc::new(LndClient::new(lnd)?),
+        (Payments::Nostr(_), Some(on_nostr)) => on_nostr.node(config).ok_or(AppError::NoService)?,
+        (Payments::Nostr(_), None) => return Err(AppError::NoService),
+    };
+    let book = &opened.store.folded().clients;
+    let shared = Arc::new(shared(config, metrics.clone(), clock, on_nostr.as_mut(), book));
+    let (foundations, writer) = foundations(config, opened, metrics, wrap, node, &shared.journal_lost)?;
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
+    let fleet = Fleet::new(Arc::clone(&shared));
+    let line_ended = on_nostr.map(|on_nostr| on_nostr.connect(&shared, &fleet)).transpose()?;
     Ok(Up {
-        fleet: Fleet::new(shared),
+        fleet,
         supervisor_ended,
+        line_ended,
         _writer: writer,
     })
 }
@@ -199,6 +211,7 @@ fn foundations(
     opened: Opened,
     metrics: &Metrics,
     wrap: WrapFile,
+    node: Arc<dyn Lightning>,
     lost: &Arc<watch::Sender<Option<String>>>,
 ) -> Result<(Foundations, WriterThread), AppError> {
     let lost = Arc::clone(lost);
@@ -215,51 +228,32 @@ fn foundations(
         wrap,
     };
     let (appender, writer) = opened.journal.start(options, follower.sink())?;
-    let node: Arc<dyn Lightning> = match &config.payments {
-        Payments::Lnd(lnd) => Arc::new(LndClient::new(lnd)?),
-        Payments::Nostr(_) => return Err(AppError::NotBuilt),
-    };
     let supervision = config.supervision;
     Ok((
         Foundations {
             appender,
             follower,
             node,
+            nostr: config.nostr.clone(),
             supervision,
         },
         writer,
     ))
 }
 
-/// Who this daemon is on Nostr, and whom it knows there.
-#[derive(Default)]
-struct OnNostr {
-    service: Option<ServiceIdentity>,
-    operators: Vec<Operator>,
-}
-
-/// Makes the key at the first start.
-fn on_nostr(config: &Config) -> Result<OnNostr, KeyError> {
-    let Some(nostr) = &config.nostr else {
-        return Ok(OnNostr::default());
-    };
-    let keys = load_or_create_key(&nostr.key_file)?;
-    let service = nostr.service.as_ref().map(|service| ServiceIdentity {
-        key: NostrKey(keys.public_key().to_bytes()),
-        relays: nostr.relays.clone(),
-        clients: service.clients.clone(),
-        limits: service.limits,
-        invite_valid: service.invite_valid,
-    });
-    Ok(OnNostr {
-        service,
-        operators: nostr.operators.clone(),
-    })
-}
-
-fn shared(config: &Config, metrics: Metrics, on_nostr: OnNostr, clients: &Book) -> Shared {
-    let OnNostr { service, operators } = on_nostr;
-    let roster = clients::roster(service.as_ref(), &operators, clients);
+fn shared(
+    config: &Config,
+    metrics: Metrics,
+    clock: SharedClock,
+    on_nostr: Option<&mut OnNostr>,
+    clients: &Book,
+) -> Shared {
+    let service = on_nostr.as_ref().and_then(|on_nostr| on_nostr.identity.clone());
+    let operators = config.nostr.as_ref().map(|nostr| nostr.operators.clone());
+    let operators = operators.unwrap_or_default();
+    let roster = clients::roster(service.as_deref(), &operators, clients);
+    let gate = on_nostr.as_ref().map(|on_nostr| on_nostr.door.clone());
+    let sites = on_nostr.map(|on_nostr| std::mem::take(&mut on_nostr.sites));
     let seats = config
         .atms
         .iter()
@@ -268,6 +262,9 @@ fn shared(config: &Config, metrics: Metrics, on_nostr: OnNostr, clients: &Book) 
         journal: Post::default(),
         lnd: Post::default(),
         status: watch::Sender::new(LndStatus::default()),
+        nostr: Post::default(),
+        gate,
+        sites: Mutex::new(sites.unwrap_or_default()),
         supervisor: Post::default(),
         seats: seats.collect::<BTreeMap<_, _>>(),
         terms: Terms {
@@ -278,11 +275,11 @@ fn shared(config: &Config, metrics: Metrics, on_nostr: OnNostr, clients: &Book) 
             fee: config.fee,
             private_route_hints: config.private_route_hints,
         },
-        clock: Arc::new(SystemClock),
+        clock,
         metrics,
         changes: broadcast::Sender::new(CHANGES),
         journal_lost: Arc::new(watch::Sender::new(None)),
-        service: service.map(Arc::new),
+        service,
         operators,
         roster: watch::Sender::new(Arc::new(roster)),
         client_changes: tokio::sync::Mutex::default(),
@@ -321,6 +318,7 @@ async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<To
     tokio::select! {
         served = server => return served.map_err(system("the API")),
         _ = up.supervisor_ended => return Err(AppError::SupervisorDied),
+        () = line_ended(up.line_ended) => return Err(AppError::LineDied),
         why = fleet.journal_lost() => return Err(AppError::StateLost(why)),
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
@@ -335,4 +333,13 @@ async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<To
     handle.stop(false).await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Answers when the relays' thread has ended, if there ever was one.
+async fn line_ended(ended: Option<oneshot::Receiver<()>>) {
+    match ended {
+        // It is dropped, never sent.
+        Some(ended) => _ = ended.await,
+        None => std::future::pending().await,
+    }
 }

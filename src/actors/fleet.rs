@@ -2,7 +2,7 @@
 //!
 //! Cheap to clone and sent between threads. What must stay true: an answer of `Ok` to a change means durable.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
@@ -17,6 +17,7 @@ use super::gauges;
 use super::journal::Load;
 use super::shared::{Seat, Shared};
 use super::supervisor::Forgive;
+use crate::api::SiteView;
 use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
 use crate::cashout::{CancelBy, CashOut, Event, Phase, Resolution};
@@ -208,6 +209,14 @@ impl Fleet {
         Ok(status(self.seat(atm)?).await)
     }
 
+    /// The sites that reach their payments through this daemon.
+    #[must_use]
+    pub fn sites(&self) -> Vec<SiteView> {
+        let roster = Arc::clone(&self.shared.roster.borrow());
+        let mut sites = self.shared.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.views(self.shared.clock.now(), |site| roster.names(site))
+    }
+
     /// An operator's order to an ATM; journaled before it acts.
     ///
     /// # Errors
@@ -245,6 +254,7 @@ impl Fleet {
         for atm in self.atms().await {
             metrics.set_atm_state(&atm.id, atm.state);
         }
+        metrics.set_sites(&self.sites());
         let height = self.shared.status.borrow().height;
         let (height, gauges) = ((height > 0).then_some(height), metrics.clone());
         let set = self.ask(move |folded, _| {

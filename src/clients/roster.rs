@@ -111,6 +111,13 @@ impl Roster {
         client.max(operator)
     }
 
+    /// Whether a key is a client of this name.
+    #[must_use]
+    pub fn names(&self, name: &ClientName) -> bool {
+        let is = |who: &Who| who.client.as_ref().is_some_and(|(client, _)| client == name);
+        self.by_key.values().any(is)
+    }
+
     /// Whether this key may do anything.
     #[must_use]
     pub fn knows(&self, key: &NostrKey) -> bool {

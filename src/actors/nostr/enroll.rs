@@ -3,10 +3,8 @@
 //! What must stay true: the record is durable before the key may do anything; a repeated call by the same key, whose
 //! answer was lost, is answered like the first.
 
-use sha2::{Digest, Sha256};
-
 use super::{Caller, Desk};
-use crate::ids::TokenHash;
+use crate::actors::clients::{self, ClientError};
 use crate::nostr::method::{Enrolled, PairingToken};
 use crate::nostr::wire::{Code, Failure};
 
@@ -17,10 +15,14 @@ impl Desk {
                 client: client.to_string(),
             });
         }
-        let token = TokenHash(Sha256::digest(token.expose()).into());
-        let enrolled = self.fleet.enroll(caller.key, token).await;
-        let client = enrolled.map_err(|error| Failure::new(Code::NotAllowed, error.to_string()))?;
-        tracing::info!(client = %client, key = %caller.key, "a client has enrolled");
+        let client = clients::enroll(&self.shared, token.hash(), caller.key).await;
+        let client = client.map_err(|error| {
+            let code = match error {
+                ClientError::Journal(_) => Code::Unavailable,
+                _ => Code::NotAllowed,
+            };
+            Failure::new(code, error.to_string())
+        })?;
         Ok(Enrolled {
             client: client.to_string(),
         })

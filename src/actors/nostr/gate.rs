@@ -48,16 +48,25 @@ const TELL_AGAIN_MS: u64 = 1_000;
 
 /// What goes out.
 #[derive(Debug)]
-pub(super) enum Outgoing {
+pub enum Outgoing {
     /// A message to a client that asked for pushes.
     Push {
+        /// To whom.
         to: NostrKey,
+        /// In which encryption.
         version: Version,
+        /// The method's name.
         request_id: String,
+        /// What changed.
         outcome: Outcome,
     },
     /// A site's report, to be kept.
-    Site { site: ClientName, report: Vec<u8> },
+    Site {
+        /// Whose.
+        site: ClientName,
+        /// As JSON.
+        report: Vec<u8>,
+    },
 }
 
 /// The actors' side of the gate.
@@ -66,7 +75,8 @@ pub struct GateDoor(mpsc::Sender<Outgoing>);
 
 impl GateDoor {
     /// A door, and what comes through it.
-    pub(super) fn new(waiting: usize) -> (Self, mpsc::Receiver<Outgoing>) {
+    #[must_use]
+    pub fn new(waiting: usize) -> (Self, mpsc::Receiver<Outgoing>) {
         let (sender, receiver) = mpsc::channel(waiting);
         (Self(sender), receiver)
     }

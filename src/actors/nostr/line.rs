@@ -59,7 +59,7 @@ pub struct Parties {
 /// The line to the relays.
 pub struct Line {
     /// The relays themselves.
-    pub relays: Relays,
+    pub relays: Arc<Relays>,
     parties: oneshot::Sender<Parties>,
     /// Answers, with an error, when the thread has ended.
     pub ended: oneshot::Receiver<()>,
@@ -90,8 +90,9 @@ impl Line {
                 match Relays::start(settings, sender, watcher).await {
                     Err(error) => drop(tell.send(Err(error))),
                     Ok(relays) => {
+                        let relays = Arc::new(relays);
                         // Without the other side nobody is there to be heard.
-                        if tell.send(Ok(relays.clone())).is_ok()
+                        if tell.send(Ok(Arc::clone(&relays))).is_ok()
                             && let Ok(parties) = parties_come.await
                         {
                             Talk { keys, relays, clock, metrics }.run(parties, arrived).await;
@@ -120,7 +121,7 @@ impl Line {
 
 struct Talk {
     keys: Keys,
-    relays: Relays,
+    relays: Arc<Relays>,
     clock: SharedClock,
     metrics: Metrics,
 }
@@ -172,7 +173,7 @@ impl Talk {
         match beacon::sign(&self.keys, beacon, now) {
             Err(error) => tracing::error!(%error, "no beacon"),
             Ok(event) => {
-                let relays = self.relays.clone();
+                let relays = Arc::clone(&self.relays);
                 tokio::spawn(async move {
                     if let Err(error) = relays.publish(event, now.plus(BEACON / 2)).await {
                         tracing::debug!(%error, "no relay took the beacon");

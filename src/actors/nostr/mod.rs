@@ -2,15 +2,17 @@
 //!
 //! Asked by the gate ([`Question`]), which has proven who asks, and told by the invoices' actors ([`InvoiceSeen`]).
 //! `service` has the methods of hold invoices, `operate` those of operators, `enroll` invitations, `sites` reports;
-//! `gate` is the thread with the relays. Who may do what is in [`crate::clients`]. What must stay true: the actor is a
+//! `gate` proves who asks, `line` is the thread with the relays, `report` a site's own side. Who may do what is in [`crate::clients`]. What must stay true: the actor is a
 //! cache; it may die at any point, and a question without an answer is asked again by its client.
 
 mod enroll;
 pub mod gate;
+pub mod line;
 mod notices;
 mod operate;
+pub mod report;
 mod service;
-mod sites;
+pub mod sites;
 mod standing;
 
 use std::rc::Rc;
