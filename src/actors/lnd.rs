@@ -38,6 +38,8 @@ pub struct LndStatus {
     pub active: bool,
     /// It is in sync with the chain.
     pub synced: bool,
+    /// Why else no invoice is to be added.
+    pub no_new: Option<String>,
 }
 
 impl LndStatus {
@@ -52,7 +54,7 @@ impl LndStatus {
     /// # Errors
     /// Why not.
     pub fn can_add(&self) -> Result<(), String> {
-        match &self.down {
+        match self.down.as_ref().or(self.no_new.as_ref()) {
             Some(why) => Err(why.clone()),
             None if self.epoch == 0 => Err("LND was not reached yet".into()),
             None if !self.active => Err("LND is still starting".into()),
@@ -245,6 +247,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
             height: info.block_height,
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
+            no_new: info.no_new.clone(),
         };
     });
     shared.metrics.set_lnd_connected(true);
@@ -312,6 +315,7 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
         let now = LndStatus {
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
+            no_new: info.no_new.clone(),
             height: status.height.max(info.block_height),
             ..status.clone()
         };

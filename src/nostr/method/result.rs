@@ -169,6 +169,9 @@ pub struct HoldInvoice {
     /// When an uncommitted hold is canceled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_deadline_unix: Option<u64>,
+    /// BOLT11, while it can be paid or held: whoever lost the answer to createHoldInvoice finds it here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoice: Option<String>,
 }
 
 impl HoldInvoice {
@@ -186,6 +189,7 @@ impl HoldInvoice {
             htlc_expiry_height: height.and_then(|height| u32::try_from(height).ok()),
             blocks_left: blocks_left.transpose()?,
             hold_deadline_unix: optional_unix(object, "hold_deadline_unix")?,
+            invoice: field::optional_text(object, "invoice", INVOICE_BYTES)?.map(str::to_owned),
         })
     }
 }

@@ -268,6 +268,7 @@ proptest! {
             htlc_expiry_height: known[2].then_some(numbers[2]),
             blocks_left: known[3].then_some(-i64::from(numbers[3])),
             hold_deadline_unix: some(4),
+            invoice: known[0].then(|| "lnbc1".to_owned()),
         };
         prop_assert_eq!(HoldInvoice::read(&fields_of(&invoice)), Ok(invoice));
     }
