@@ -32,6 +32,8 @@ pub(super) async fn keep(link: Arc<Link>, shared: Arc<Shared>, mut stop: watch::
             connected = link.relay.try_connect(shared.timings.connect) => connected,
         };
         let was_good = match connected {
+            // The pool also says Ok when it had nothing to do, which never happens here; nothing would be heard then.
+            Ok(()) if !link.relay.is_connected() => false,
             Ok(()) => {
                 let session = Session::new(&link, &shared);
                 tokio::select! {
@@ -48,7 +50,10 @@ pub(super) async fn keep(link: Arc<Link>, shared: Arc<Shared>, mut stop: watch::
             }
         };
         failures = if was_good { 0 } else { failures + 1_u32 };
-        let delay = shared.timings.reconnect.delay(failures.saturating_sub(1), super::dice());
+        let delay = shared
+            .timings
+            .reconnect
+            .delay(failures.saturating_sub(1), super::dice());
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep(delay) => {}

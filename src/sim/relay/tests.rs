@@ -243,11 +243,7 @@ async fn an_outage_hangs_up_and_ends() {
         outage: Duration::ZERO,
         ..RelayFaults::default()
     });
-    let outages = async {
-        while relay.counts().outages < 5 {
-            tokio::task::yield_now().await;
-        }
-    };
+    let outages = relay.until(|counts| counts.outages >= 5);
     timeout(Duration::from_secs(30), outages).await.unwrap();
 }
 
