@@ -1,6 +1,8 @@
 //! Tests of the connections against emulated relays on the loopback: what goes wrong is set, then a condition is
 //! waited for.
 
+mod rough;
+
 use std::num::NonZeroUsize;
 
 use ::nostr::EventBuilder;
