@@ -20,7 +20,7 @@ use tellerd::hardware::emulate::serve_on_pty;
 use tellerd::hardware::puloon::driver::Variant;
 use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Setup, What};
 use tellerd::ids::{AtmId, CashOutId};
-use tellerd::journal::SegmentFile;
+use tellerd::journal::{SegmentFile, WrapFile};
 use tellerd::metrics::{AtmState, Metrics};
 use tellerd::money::Minor;
 use tellerd::sim::lnd::node::record::{InvoiceState, Payment};
@@ -181,9 +181,7 @@ impl Rig {
                 Err(error) => panic!("{error}"),
             }
         };
-        let on = Arc::clone(&disk);
-        let wrap = Arc::new(move |file| -> Box<dyn SegmentFile> { Box::new(DiskFile(file, Arc::clone(&on))) });
-        let up = app::bring_up(&config, opened, &Metrics::new().expect("metrics"), wrap).expect("actors");
+        let up = app::bring_up(&config, opened, &Metrics::new().expect("metrics"), wrap(&disk)).expect("actors");
         Self {
             fleet: up.fleet.clone(),
             _up: up,
@@ -334,8 +332,14 @@ impl Rig {
     }
 }
 
+/// Puts the journal on this disk.
+pub fn wrap(disk: &Arc<Disk>) -> WrapFile {
+    let on = Arc::clone(disk);
+    Arc::new(move |file| -> Box<dyn SegmentFile> { Box::new(DiskFile(file, Arc::clone(&on))) })
+}
+
 /// The directory's lock, or sled's own.
-fn is_held(error: &str) -> bool {
+pub fn is_held(error: &str) -> bool {
     error.contains("another tellerd") || error.contains("acquire lock")
 }
 

@@ -15,6 +15,8 @@ mod journal;
 mod journal_writer;
 mod lnd;
 mod lnd_fake;
+mod nostr_rig;
+mod nostr_service;
 mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;
