@@ -1,7 +1,6 @@
 //! Who the service's clients are: invitations, enrolments and revocations, and the roster that everyone reads.
 //!
-//! Called through the fleet's door by operators ([`Fleet::invite`], [`Fleet::revoke`]) and by the Nostr actor
-//! ([`enroll`]). What must stay true: one change at a time, so that no two keys use one token; a change is durable
+//! The fleet's door for operators ([`Fleet::invite`], [`Fleet::revoke`]) and for Nostr ([`Fleet::enroll`]). What must stay true: one change at a time, so that no two keys use one token; a change is durable
 //! before the roster shows it, and shown although whoever asked for it has gone away; of a token only its hash is kept.
 
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use ::nostr::nips::nip19::{Nip19Profile, ToBech32};
 use ::nostr::{PublicKey, RelayUrl};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::drive::write;
 use super::fleet::{Fleet, FleetError};
@@ -104,21 +104,27 @@ impl From<ClientError> for FleetError {
 /// What `change` writes, of whom; `None` when all is as it should be already.
 type Wanted = Option<(ClientName, ClientEvent)>;
 
-/// The bearer of this token and key becomes a client.
-///
-/// # Errors
-/// When the token is void, the key another client's, or the change can not be made durable.
-pub async fn enroll(shared: &Arc<Shared>, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
-    let enrolled = change(shared, move |service, book, now| {
-        let name = book.enrolls(token, key, now, &service.clients)?.clone();
-        let event = ClientEvent::Enrolled { key, at: now };
-        Ok((Some((name.clone(), event)), name))
-    });
-    let (_, name) = enrolled.await?;
-    Ok(name)
-}
-
 impl Fleet {
+    /// Who may do anything over Nostr, now and after each change.
+    #[must_use]
+    pub fn roster(&self) -> watch::Receiver<Arc<Roster>> {
+        self.shared.roster.subscribe()
+    }
+
+    /// The bearer of this token and key becomes a client.
+    ///
+    /// # Errors
+    /// When the token is void, the key another client's, or the change can not be made durable.
+    pub async fn enroll(&self, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
+        let enrolled = change(&self.shared, move |service, book, now| {
+            let name = book.enrolls(token, key, now, &service.clients)?.clone();
+            let event = ClientEvent::Enrolled { key, at: now };
+            Ok((Some((name.clone(), event)), name))
+        });
+        let (_, name) = enrolled.await?;
+        Ok(name)
+    }
+
     /// All clients of the service, by name.
     ///
     /// # Errors

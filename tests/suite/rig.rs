@@ -158,7 +158,12 @@ pub struct Daemon {
 
 impl Daemon {
     fn url(&self, path: &str) -> Option<String> {
-        Some(format!("http://{}{path}", (*self.address.borrow())?))
+        Some(format!("{}{path}", self.base()?))
+    }
+
+    /// The API's address, once it serves.
+    pub fn base(&self) -> Option<String> {
+        Some(format!("http://{}", (*self.address.borrow())?))
     }
 
     /// The answer, when there is one and it is a success.
@@ -191,6 +196,11 @@ impl Daemon {
             let _ = kill_process(pid, Signal::TERM);
         }
         self.child.wait().await.unwrap()
+    }
+
+    /// All that it wrote.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
     /// The last lines it wrote.
