@@ -111,11 +111,11 @@ impl Fleet {
         self.shared.roster.subscribe()
     }
 
-    /// The bearer of this token and key becomes a client.
+    /// Who has this key, and a token with this hash, becomes a client.
     ///
     /// # Errors
     /// When the token is void, the key another client's, or the change can not be made durable.
-    pub async fn enroll(&self, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
+    pub async fn enroll(&self, key: NostrKey, token: TokenHash) -> Result<ClientName, ClientError> {
         let enrolled = change(&self.shared, move |service, book, now| {
             let name = book.enrolls(token, key, now, &service.clients)?.clone();
             let event = ClientEvent::Enrolled { key, at: now };
