@@ -11,7 +11,7 @@ use ::nostr::{PublicKey, RelayUrl};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::drive::write;
+use super::drive::{REWRITE, write};
 use super::fleet::{Fleet, FleetError};
 use super::journal::{JournalError, Load};
 use super::shared::Shared;
@@ -21,6 +21,9 @@ use crate::ids::{ClientName, NostrKey, TokenHash};
 use crate::nostr::method::PairingToken;
 use crate::record::Body;
 use crate::time::UnixMs;
+
+/// How long the answer to a change is waited for. The change itself goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The hold-invoice service that this daemon is for others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,6 +200,16 @@ async fn book(shared: &Shared) -> Result<Book, JournalError> {
     journal.send(question).await.map_err(died)?
 }
 
+/// As [`book`], when the journal can be asked again. Should it never be, the daemon ends.
+async fn book_at_last(shared: &Shared) -> Book {
+    loop {
+        match book(shared).await {
+            Ok(book) => return book,
+            Err(_) => tokio::time::sleep(REWRITE).await,
+        }
+    }
+}
+
 /// Makes what `decide` wants durable and shows it to everyone; answers the book after it. Goes on to its end when the
 /// caller goes away.
 async fn change<T: 'static>(
@@ -214,8 +227,15 @@ async fn change<T: 'static>(
         }
         Ok((book, answer))
     });
-    work.await
-        .unwrap_or_else(|error| Err(JournalError::Unknown(error.to_string()).into()))
+    let unknown = |why: String| ClientError::Journal(JournalError::Unknown(why));
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(died)) => Err(unknown(died.to_string())),
+        Err(_) => Err(unknown(format!(
+            "the journal did not answer within {} s",
+            PATIENCE.as_secs()
+        ))),
+    }
 }
 
 async fn make(shared: &Shared, book: &mut Book, name: ClientName, event: ClientEvent) -> Result<(), JournalError> {
@@ -229,8 +249,8 @@ async fn make(shared: &Shared, book: &mut Book, name: ClientName, event: ClientE
             tracing::info!(client = %name, event = event.name(), "the clients changed");
             book.apply(&name, &event);
         }
-        // It may be durable or not: the journal's next life knows.
-        Err(JournalError::Unknown(_)) => *book = self::book(shared).await?,
+        // It may be durable or not: the journal's next life knows. Nothing else is changed before.
+        Err(JournalError::Unknown(_)) => *book = book_at_last(shared).await,
         Err(_) => return written,
     }
     let service = shared.service.as_deref();

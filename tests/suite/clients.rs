@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use nostr::nips::nip19::{FromBech32, Nip19Profile};
+use tellerd::actors::child::ChildId;
 use tellerd::actors::clients::ClientError;
 use tellerd::actors::fleet::FleetError;
 use tellerd::clients::EnrollError;
 use tellerd::ids::NostrKey;
 use tellerd::nostr::method::PairingToken;
 
-use crate::fleet_rig::{Plan, Rig, run, run_in};
+use crate::fleet_rig::{Plan, Rig, run, run_in, until};
 use crate::rig::{Daemon, Rig as World, breath};
 
 const SERVICE: &str = "[nostr]\nkey_file = 'nostr.key'\nrelays = ['ws://127.0.0.1:1', 'ws://127.0.0.1:2']\n\
@@ -149,6 +150,27 @@ fn a_change_goes_on_without_its_caller() {
         let follows = roster.wait_for(|roster| roster.knows(&key(1)));
         let waited = tokio::time::timeout(std::time::Duration::from_secs(20), follows).await;
         assert!(waited.expect("in time").is_ok());
+    });
+}
+
+/// Whatever became of a change when the journal's actor died over it, all agree on it afterwards.
+#[test]
+fn the_roster_follows_the_journal_through_its_deaths() {
+    let plan = Plan {
+        supervision: "max_restarts = 1000",
+        ..served()
+    };
+    run(plan, async |rig| {
+        for n in 1..=4 {
+            let token = invite(rig, "kiosk").await;
+            let enrolling = rig.fleet.enroll(key(n), token.hash());
+            let (enrolled, ()) = tokio::join!(enrolling, rig.fleet.make_panic(ChildId::Journal));
+            until("the journal", async || rig.fleet.clients().await.is_ok()).await;
+            let views = rig.fleet.clients().await.expect("clients");
+            let in_journal = views.iter().any(|view| view.key == Some(key(n)));
+            assert_eq!(rig.fleet.roster().borrow().knows(&key(n)), in_journal, "{enrolled:?}");
+            assert!(enrolled.is_err() || in_journal, "acknowledged and lost");
+        }
     });
 }
 
