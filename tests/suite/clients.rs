@@ -9,6 +9,7 @@ use tellerd::actors::child::ChildId;
 use tellerd::actors::clients::ClientError;
 use tellerd::actors::fleet::FleetError;
 use tellerd::clients::EnrollError;
+use tellerd::config::key::VARIABLE;
 use tellerd::ids::NostrKey;
 use tellerd::nostr::method::PairingToken;
 
@@ -193,24 +194,43 @@ fn printed(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-async fn serves(world: &World) -> Daemon {
-    let daemon = world.daemon(&[]);
-    for _ in 0..2_000 {
-        if daemon.base().is_some() {
-            return daemon;
-        }
-        breath().await;
-    }
-    panic!("{}", daemon.last_words());
+async fn serves(world: &World, variables: &[(&str, String)]) -> Daemon {
+    let daemon = world.daemon(variables);
+    until("the API", async || daemon.base().is_some()).await;
+    daemon
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_over_the_command_line() {
+/// A service without machines of its own.
+fn serving_world() -> World {
     let world = World::new(&[]);
     let config = std::fs::read_to_string(world.path("fleet.toml")).unwrap();
     let config = config.replace("[http]\n", "[http]\ntoken_file = 'token'\n") + SERVICE;
     std::fs::write(world.path("fleet.toml"), config).unwrap();
-    let mut daemon = serves(&world).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_in_the_environment_goes_before_the_file() {
+    let world = serving_world();
+    let keys = nostr::Keys::generate();
+    let mut daemon = serves(&world, &[(VARIABLE, keys.secret_key().to_secret_hex())]).await;
+    let (pairing, _) = printed(&tellerd(&world, &daemon, &["add", "kiosk"]));
+    let profile = Nip19Profile::from_bech32(pairing.split(':').next().unwrap()).expect("nprofile");
+    assert_eq!(profile.public_key, keys.public_key());
+    daemon.terminate().await;
+    assert!(!world.path("nostr.key").exists());
+    let mut daemon = world.daemon(&[(VARIABLE, "not-a-key-at-all".to_owned())]);
+    while daemon.ended().is_none() {
+        breath().await;
+    }
+    until("its last words", async || daemon.log().contains(VARIABLE)).await;
+    assert!(!daemon.log().contains("not-a-key-at-all"), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_over_the_command_line() {
+    let world = serving_world();
+    let mut daemon = serves(&world, &[]).await;
     let (pairing, told) = printed(&tellerd(&world, &daemon, &["add", "kiosk"]));
     assert!(
         told.contains("Give this to kiosk. It works once, within ") && told.lines().count() == 1,
@@ -228,7 +248,7 @@ async fn clients_over_the_command_line() {
     assert!(refused.contains("fixed has its key in the configuration"), "{refused}");
     daemon.terminate().await;
 
-    let mut daemon = serves(&world).await;
+    let mut daemon = serves(&world, &[]).await;
     let (list, _) = printed(&tellerd(&world, &daemon, &["list"]));
     let lines: Vec<&str> = list.lines().collect();
     assert!(lines[0].starts_with("fixed ") && lines[0].contains(FIXED), "{list}");

@@ -90,7 +90,7 @@ impl Rig {
     pub fn daemon(&self, variables: &[(&str, String)]) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tellerd"));
         command.arg("run").arg("--config").arg(self.path("fleet.toml"));
-        for armed in ["RUST_LOG", "TELLERD_CRASH_AT", "TELLERD_CRASH_LOG"] {
+        for armed in ["RUST_LOG", "TELLERD_CRASH_AT", "TELLERD_CRASH_LOG", "TELLERD_NOSTR_KEY"] {
             command.env_remove(armed);
         }
         command.envs(variables.iter().map(|(name, value)| (name, value)));
