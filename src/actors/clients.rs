@@ -1,7 +1,8 @@
 //! Who the service's clients are: invitations, enrolments and revocations, and the roster that everyone reads.
 //!
-//! The fleet's door for operators ([`Fleet::invite`], [`Fleet::revoke`]) and for Nostr ([`Fleet::enroll`]). What must stay true: one change at a time, so that no two keys use one token; a change is durable
-//! before the roster shows it, and shown although whoever asked for it has gone away; of a token only its hash is kept.
+//! The fleet's door for operators ([`Fleet::invite`], [`Fleet::revoke`]) and for the Nostr actor ([`enroll`]). What must
+//! stay true: one change at a time, so that no two keys use one token; a change is durable before the roster shows it,
+//! and shown although whoever asked for it has gone away; of a token only its hash is kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,20 @@ impl From<ClientError> for FleetError {
 /// What `change` writes, of whom; `None` when all is as it should be already.
 type Wanted = Option<(ClientName, ClientEvent)>;
 
+/// Who has this key, and a token with this hash, becomes a client.
+///
+/// # Errors
+/// When the token is void, the key another client's, or the change can not be made durable.
+pub async fn enroll(shared: &Arc<Shared>, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
+    let enrolled = change(shared, move |service, book, now| {
+        let name = book.enrolls(token, key, now, &service.clients)?.clone();
+        let event = ClientEvent::Enrolled { key, at: now };
+        Ok((Some((name.clone(), event)), name))
+    });
+    let (_, name) = enrolled.await?;
+    Ok(name)
+}
+
 impl Fleet {
     /// Who may do anything over Nostr, now and after each change.
     #[must_use]
@@ -114,18 +129,12 @@ impl Fleet {
         self.shared.roster.subscribe()
     }
 
-    /// Who has this key, and a token with this hash, becomes a client.
+    /// As [`enroll`].
     ///
     /// # Errors
-    /// When the token is void, the key another client's, or the change can not be made durable.
-    pub async fn enroll(&self, key: NostrKey, token: TokenHash) -> Result<ClientName, ClientError> {
-        let enrolled = change(&self.shared, move |service, book, now| {
-            let name = book.enrolls(token, key, now, &service.clients)?.clone();
-            let event = ClientEvent::Enrolled { key, at: now };
-            Ok((Some((name.clone(), event)), name))
-        });
-        let (_, name) = enrolled.await?;
-        Ok(name)
+    /// As there.
+    pub async fn enroll(&self, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
+        enroll(&self.shared, token, key).await
     }
 
     /// All clients of the service, by name.

@@ -67,8 +67,8 @@ fn a_token_makes_one_client_and_the_roster_follows() {
         assert!(!journal(dir.path()).contains(token.expose()), "only the hash is kept");
         assert!(journal(dir.path()).contains(&token.hash().to_string()));
         let both = tokio::join!(
-            rig.fleet.enroll(key(1), token.hash()),
-            rig.fleet.enroll(key(2), token.hash())
+            rig.fleet.enroll(token.hash(), key(1)),
+            rig.fleet.enroll(token.hash(), key(2))
         );
         assert_eq!(both.0.expect("the first"), name("kiosk"));
         assert!(
@@ -78,7 +78,7 @@ fn a_token_makes_one_client_and_the_roster_follows() {
         );
         assert!(roster.has_changed().unwrap() && roster.borrow_and_update().knows(&key(1)));
         let bar = invite(rig, "bar").await;
-        let taken = rig.fleet.enroll(key(1), bar.hash()).await.expect_err("taken");
+        let taken = rig.fleet.enroll(bar.hash(), key(1)).await.expect_err("taken");
         assert!(taken.to_string().contains("kiosk"), "{taken}");
         assert_eq!(states(rig).await, ["bar invited", "fixed active", "kiosk active"]);
     });
@@ -125,13 +125,13 @@ fn what_is_not_durable_is_not_so() {
     run(served(), async |rig| {
         let token = invite(rig, "kiosk").await;
         rig.disk.fill("enrolled");
-        let failed = rig.fleet.enroll(key(1), token.hash()).await.expect_err("full");
+        let failed = rig.fleet.enroll(token.hash(), key(1)).await.expect_err("full");
         assert!(matches!(failed, ClientError::Journal(_)), "{failed}");
         assert!(!rig.fleet.roster().borrow().knows(&key(1)));
         assert_eq!(states(rig).await, ["fixed active", "kiosk invited"]);
         rig.disk.free();
         rig.fleet
-            .enroll(key(1), token.hash())
+            .enroll(token.hash(), key(1))
             .await
             .expect("the same token again");
     });
@@ -144,7 +144,7 @@ fn a_change_goes_on_without_its_caller() {
         let token = invite(rig, "kiosk").await;
         let mut roster = rig.fleet.roster();
         {
-            let enrolling = rig.fleet.enroll(key(1), token.hash());
+            let enrolling = rig.fleet.enroll(token.hash(), key(1));
             let gave_up = futures_util::FutureExt::now_or_never(enrolling);
             assert!(gave_up.is_none());
         }
@@ -164,7 +164,7 @@ fn the_roster_follows_the_journal_through_its_deaths() {
     run(plan, async |rig| {
         for n in 1..=4 {
             let token = invite(rig, "kiosk").await;
-            let enrolling = rig.fleet.enroll(key(n), token.hash());
+            let enrolling = rig.fleet.enroll(token.hash(), key(n));
             let (enrolled, ()) = tokio::join!(enrolling, rig.fleet.make_panic(ChildId::Journal));
             until("the journal", async || rig.fleet.clients().await.is_ok()).await;
             let views = rig.fleet.clients().await.expect("clients");
