@@ -41,6 +41,8 @@ pub struct Plan {
     pub supervision: &'static str,
     /// Lines of `[[atm]]`.
     pub limits: &'static str,
+    /// Further sections.
+    pub more: &'static str,
     /// The node is reachable from the start.
     pub lnd_up: bool,
 }
@@ -52,6 +54,7 @@ impl Default for Plan {
             policy: "",
             supervision: "",
             limits: "min_amount = '20.00'\nmax_amount = '500.00'",
+            more: "",
             lnd_up: true,
         }
     }
@@ -382,5 +385,6 @@ fn config(dir: &Path, lnd: SocketAddr, plan: &Plan) -> Config {
             plan.limits
         );
     }
+    text += plan.more;
     Config::parse(&text, &dir.join("fleet.toml")).expect("a configuration")
 }

@@ -227,10 +227,10 @@ fn blocks_close_the_window_of_what_a_client_committed() {
         let (hash, _) = client.held(service, &preimage(1)).await;
         let (late, _) = client.held(service, &preimage(2)).await;
         let committed = commit(&client, hash).await.unwrap();
-        service.lnd.mine(u32::try_from(committed.blocks_left).unwrap() - 11).unwrap();
+        service.lnd.advance_blocks(u32::try_from(committed.blocks_left).unwrap() - 11).unwrap();
         service.reaches(late, InvoiceState::Canceled).await;
         assert_eq!(client.get(hash).await.unwrap().state, HoldState::Accepted, "committed ones wait longer");
-        service.lnd.mine(6).unwrap();
+        service.lnd.advance_blocks(6).unwrap();
         service.reaches(hash, InvoiceState::Canceled).await;
         assert_eq!(code(client.settle(&preimage(1)).await), Code::AlreadyCanceled);
     });
