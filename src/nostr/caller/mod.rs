@@ -28,7 +28,7 @@ use crate::time::{SharedClock, UnixMs};
 use super::field::{self, BadField, Object};
 use super::method::{Call, Method};
 use super::wire::{DropReason, Endpoint, Failure, Freshness, Incoming, Limits, Outcome, Reply, Role, SealError};
-use super::wire::{Signed, Version};
+use super::wire::{Party, Signed, Version};
 use waiting::{Recent, Waiting};
 
 /// Pushes that a slow listener may be behind.
@@ -37,7 +37,8 @@ const PUSHES: usize = 256;
 /// Carries events to the relays.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Hands `event` to the relays; after `until` it is of no use any more.
+    /// Hands `event` to the relays; after `until` it is of no use any more. The future may be dropped at any time: the
+    /// answer can come before the relays are done with the question.
     ///
     /// # Errors
     /// Why it reached none of them, in words. `Ok` does not say that anybody has read it.
@@ -96,6 +97,7 @@ fn trouble_text(trouble: &Option<String>) -> String {
 }
 
 struct Inner {
+    party: Party,
     own_pubkey_hex: String,
     service: PublicKey,
     version: Version,
@@ -145,14 +147,16 @@ impl Caller {
         outbox: Arc<dyn Outbox>,
         timings: CallerTimings,
     ) -> Self {
+        let endpoint = Endpoint::new(keys.clone(), Role::Client { service }, limits());
         Self(Arc::new(Inner {
+            party: endpoint.party(),
             own_pubkey_hex: keys.public_key().to_hex(),
             service,
             version,
             clock,
             outbox,
             timings,
-            endpoint: Mutex::new(Endpoint::new(keys, Role::Client { service }, limits())),
+            endpoint: Mutex::new(endpoint),
             recent: Mutex::default(),
             waiting: Arc::default(),
             pushes: broadcast::Sender::new(PUSHES),
@@ -227,8 +231,8 @@ impl Caller {
     pub fn incoming(&self, event: Event) -> Result<(), DropReason> {
         let me = &*self.0;
         let now = me.clock.now();
+        let signed = Signed::from_event(event, &me.party)?;
         let mut endpoint = lock(&me.endpoint);
-        let signed = Signed::from_event(event, &endpoint.party())?;
         let opened = endpoint.open(&signed, true, now)?;
         let sight = lock(&me.recent).see(opened.origin().event);
         // The rest of a message may never come.

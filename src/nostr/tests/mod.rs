@@ -1,1 +1,8 @@
-//! Tests of the client side.
+//! Tests of the client side against a service in memory that follows docs/NOSTR_RPC.md, on a network that loses,
+//! repeats, reorders and delays.
+
+mod caller;
+mod fake;
+mod ledger;
+mod node;
+mod watch;
