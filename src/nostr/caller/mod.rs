@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ::nostr::{Event, Keys, PublicKey};
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
@@ -209,14 +210,11 @@ impl Caller {
     ) -> Result<std::convert::Infallible, SealError> {
         let me = &*self.0;
         let now = me.clock.now();
-        let worth = now.plus(until.saturating_duration_since(Instant::now()));
+        // A little less than the answer is waited for, so that there is time to hear why it did not go out.
+        let worth = now.plus(until.saturating_duration_since(Instant::now()) * 9 / 10);
         let events = lock(&me.endpoint).seal(me.service, me.version, text, now)?;
-        for event in events {
-            match me.outbox.publish(event, worth).await {
-                Ok(()) => *trouble = None,
-                Err(why) => *trouble = Some(why),
-            }
-        }
+        let sent = join_all(events.into_iter().map(|event| me.outbox.publish(event, worth))).await;
+        *trouble = sent.into_iter().find_map(Result::err);
         std::future::pending().await
     }
 

@@ -4,5 +4,6 @@
 mod caller;
 mod fake;
 mod ledger;
+mod lives;
 mod node;
 mod watch;

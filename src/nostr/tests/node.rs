@@ -32,11 +32,11 @@ pub fn start() -> (Arc<Fake>, NostrNode) {
     (fake, node)
 }
 
-fn secret(n: u8) -> Preimage {
+pub fn secret(n: u8) -> Preimage {
     Preimage::from_bytes([n; 32])
 }
 
-fn request(n: u8) -> HoldInvoiceRequest {
+pub fn request(n: u8) -> HoldInvoiceRequest {
     HoldInvoiceRequest {
         hash: secret(n).hash(),
         amount: Msat(60_000_000),
