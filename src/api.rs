@@ -265,13 +265,14 @@ impl std::fmt::Debug for Invitation {
 pub struct ClientView {
     /// Its name.
     pub name: ClientName,
-    /// `invited`, `active`, `expired` (an invitation that nobody used) or `revoked`.
+    /// `active`, `invited`, `expired` (an invitation that nobody used), `revoked`, or `not_invited` (it has limits in
+    /// the configuration, and nothing else yet).
     pub state: String,
     /// Its key, once known.
     pub key: Option<NostrKey>,
-    /// It is named in the configuration, and so can not be revoked here.
+    /// Its key stands in the configuration, and so it can neither be invited nor revoked here.
     pub configured: bool,
-    /// When its invitation ends, if it has one.
+    /// When its invitation ends, if it has one that was not used.
     pub invited_until_unix_ms: Option<UnixMs>,
 }
 

@@ -3,9 +3,11 @@
 //! Called by the command line. What must stay true: the data directory is locked before anything else happens, the
 //! port is taken before LND hears of us, and a daemon that can not work says why and ends.
 
+mod nostr;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::Actor;
@@ -14,10 +16,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::actors::child::Post;
+use crate::actors::clients;
 use crate::actors::fleet::Fleet;
 use crate::actors::lnd::LndStatus;
 use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
+use crate::clients::Book;
 use crate::config::token::{Token, TokenError, load_or_create_token};
 use crate::config::{AtmConfig, Config, Model, Payments, Variant};
 use crate::hardware::device::{self, DeviceConfig};
@@ -29,7 +33,8 @@ use crate::lnd::{EndpointError, Lightning, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
 use crate::store::{self, Follower, Opened, StateError, StoreError};
-use crate::time::SystemClock;
+use crate::time::{SharedClock, SystemClock};
+use nostr::{NostrError, OnNostr};
 
 /// Changes that a slow follower may lag behind before it has to read anew.
 const CHANGES: usize = 4096;
@@ -53,12 +58,18 @@ pub enum AppError {
     /// The API's token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// What this daemon needs on Nostr.
+    #[error(transparent)]
+    Nostr(#[from] NostrError),
     /// LND's address.
     #[error("lnd: {0}")]
     Lnd(#[from] EndpointError),
-    /// Not there yet.
-    #[error("payments = \"nostr\" is not built yet")]
-    NotBuilt,
+    /// A site without its service; the configuration does not let it come to this.
+    #[error("payments = \"nostr\" needs [site] and [nostr]")]
+    NoService,
+    /// The relays' thread is gone, so nobody can be reached any more.
+    #[error("the thread of the relays died: start tellerd again")]
+    LineDied,
     /// The API's address.
     #[error("http.listen: {address} can not be used: {source}")]
     Listen {
@@ -123,6 +134,8 @@ pub struct Up {
     pub fleet: Fleet,
     /// Answers, with an error, when the supervisor is gone.
     pub supervisor_ended: oneshot::Receiver<()>,
+    /// Answers, with an error, when the relays' thread is gone; `None` when this daemon is not on Nostr.
+    pub line_ended: Option<oneshot::Receiver<()>>,
     /// The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
     _writer: WriterThread,
 }
@@ -132,13 +145,24 @@ pub struct Up {
 /// # Errors
 /// When the journal, LND's address or a thread can not be had.
 pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFile) -> Result<Up, AppError> {
-    let shared = Arc::new(shared(config, metrics.clone()));
-    let (foundations, writer) = foundations(config, opened, metrics, wrap, &shared.journal_lost)?;
+    let clock: SharedClock = Arc::new(SystemClock);
+    let mut on_nostr = OnNostr::begin(config, &clock, metrics)?;
+    let node: Arc<dyn Lightning> = match (&config.payments, &on_nostr) {
+        (Payments::Lnd(lnd), _) => Arc::new(LndClient::new(lnd)?),
+        (Payments::Nostr(_), Some(on_nostr)) => on_nostr.node(config).ok_or(AppError::NoService)?,
+        (Payments::Nostr(_), None) => return Err(AppError::NoService),
+    };
+    let book = &opened.store.folded().clients;
+    let shared = Arc::new(shared(config, metrics.clone(), clock, on_nostr.as_mut(), book));
+    let (foundations, writer) = foundations(config, opened, metrics, wrap, node, &shared.journal_lost)?;
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
+    let fleet = Fleet::new(Arc::clone(&shared));
+    let line_ended = on_nostr.map(|on_nostr| on_nostr.connect(&shared, &fleet)).transpose()?;
     Ok(Up {
-        fleet: Fleet::new(shared),
+        fleet,
         supervisor_ended,
+        line_ended,
         _writer: writer,
     })
 }
@@ -187,6 +211,7 @@ fn foundations(
     opened: Opened,
     metrics: &Metrics,
     wrap: WrapFile,
+    node: Arc<dyn Lightning>,
     lost: &Arc<watch::Sender<Option<String>>>,
 ) -> Result<(Foundations, WriterThread), AppError> {
     let lost = Arc::clone(lost);
@@ -203,23 +228,32 @@ fn foundations(
         wrap,
     };
     let (appender, writer) = opened.journal.start(options, follower.sink())?;
-    let node: Arc<dyn Lightning> = match &config.payments {
-        Payments::Lnd(lnd) => Arc::new(LndClient::new(lnd)?),
-        Payments::Nostr(_) => return Err(AppError::NotBuilt),
-    };
     let supervision = config.supervision;
     Ok((
         Foundations {
             appender,
             follower,
             node,
+            nostr: config.nostr.clone(),
             supervision,
         },
         writer,
     ))
 }
 
-fn shared(config: &Config, metrics: Metrics) -> Shared {
+fn shared(
+    config: &Config,
+    metrics: Metrics,
+    clock: SharedClock,
+    on_nostr: Option<&mut OnNostr>,
+    clients: &Book,
+) -> Shared {
+    let service = on_nostr.as_ref().and_then(|on_nostr| on_nostr.identity.clone());
+    let operators = config.nostr.as_ref().map(|nostr| nostr.operators.clone());
+    let operators = operators.unwrap_or_default();
+    let roster = clients::roster(service.as_deref(), &operators, clients);
+    let gate = on_nostr.as_ref().map(|on_nostr| on_nostr.door.clone());
+    let sites = on_nostr.map(|on_nostr| std::mem::take(&mut on_nostr.sites));
     let seats = config
         .atms
         .iter()
@@ -228,6 +262,9 @@ fn shared(config: &Config, metrics: Metrics) -> Shared {
         journal: Post::default(),
         lnd: Post::default(),
         status: watch::Sender::new(LndStatus::default()),
+        nostr: Post::default(),
+        gate,
+        sites: Mutex::new(sites.unwrap_or_default()),
         supervisor: Post::default(),
         seats: seats.collect::<BTreeMap<_, _>>(),
         terms: Terms {
@@ -238,10 +275,14 @@ fn shared(config: &Config, metrics: Metrics) -> Shared {
             fee: config.fee,
             private_route_hints: config.private_route_hints,
         },
-        clock: Arc::new(SystemClock),
+        clock,
         metrics,
         changes: broadcast::Sender::new(CHANGES),
         journal_lost: Arc::new(watch::Sender::new(None)),
+        service,
+        operators,
+        roster: watch::Sender::new(Arc::new(roster)),
+        client_changes: tokio::sync::Mutex::default(),
         stopping: watch::Sender::new(false),
     }
 }
@@ -277,6 +318,7 @@ async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<To
     tokio::select! {
         served = server => return served.map_err(system("the API")),
         _ = up.supervisor_ended => return Err(AppError::SupervisorDied),
+        () = line_ended(up.line_ended) => return Err(AppError::LineDied),
         why = fleet.journal_lost() => return Err(AppError::StateLost(why)),
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
@@ -291,4 +333,13 @@ async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<To
     handle.stop(false).await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Answers when the relays' thread has ended, if there ever was one.
+async fn line_ended(ended: Option<oneshot::Receiver<()>>) {
+    match ended {
+        // It is dropped, never sent.
+        Some(ended) => _ = ended.await,
+        None => std::future::pending().await,
+    }
 }

@@ -95,6 +95,12 @@ impl Msat {
         self.0 / 1000
     }
 
+    /// Whole satoshi, rounded up: for what is not to exceed a limit.
+    #[must_use]
+    pub fn sat_ceil(self) -> u64 {
+        self.0.div_ceil(1000)
+    }
+
     /// The smallest whole-satoshi amount that is at least this one; `None` on overflow.
     #[must_use]
     pub fn ceil_to_sat(self) -> Option<Self> {

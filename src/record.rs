@@ -182,6 +182,7 @@ impl Record {
 mod tests {
     use super::*;
     use crate::cashout::{CancelBy, Resolution};
+    use crate::invoice::{InvoiceSpec, Owner};
 
     /// Do not edit this test: data directories in the field hold these bytes.
     #[test]
@@ -247,6 +248,56 @@ mod tests {
                 },
             ),
             (r#"{"at":1,"item":"node","pubkey":"02ab"}"#.to_owned(), Body::Node { pubkey: "02ab".into() }),
+        ];
+        for (bytes, body) in frozen {
+            assert_same(&bytes, body);
+        }
+    }
+
+    fn assert_same(bytes: &str, body: Body) {
+        let record = Record { at: UnixMs(1), body };
+        assert_eq!(Record::decode(1, bytes.as_bytes()).unwrap(), record);
+        assert_eq!(String::from_utf8(record.encode().unwrap()).unwrap(), bytes);
+    }
+
+    /// Do not edit this test either.
+    #[test]
+    fn version_1_bytes_of_the_service_stay_readable() {
+        let requested = format!(
+            concat!(
+                r#"{{"at":1,"item":"invoice","hash":"{hash}","event":{{"type":"requested","spec":{{"hash":"{hash}","#,
+                r#""owner":{{"remote":{{"client":"{key}","commit_ms":9,"force_blocks_left":6}}}},"amount":61000,"#,
+                r#""memo":"m","pay_by":5,"hold_ms":4,"cltv_expiry":80,"hold_expiry_delta":18,"min_blocks_left":12,"#,
+                r#""private_route_hints":false}}}}}}"#
+            ),
+            hash = "07".repeat(32),
+            key = "02".repeat(32),
+        );
+        let spec = InvoiceSpec {
+            hash: PaymentHash([7; 32]),
+            owner: Owner::Remote {
+                client: NostrKey([2; 32]),
+                commit_ms: 9,
+                force_blocks_left: 6,
+            },
+            amount: crate::money::Msat(61_000),
+            memo: "m".into(),
+            pay_by: UnixMs(5),
+            hold_ms: 4,
+            cltv_expiry: 80,
+            hold_expiry_delta: 18,
+            min_blocks_left: 12,
+            private_route_hints: false,
+        };
+        let event = InvoiceEvent::Requested { spec };
+        let frozen = [
+            (
+                requested,
+                Body::Invoice {
+                    hash: PaymentHash([7; 32]),
+                    event,
+                },
+            ),
             (
                 format!(
                     r#"{{"at":1,"item":"client","name":"kiosk","event":{{"type":"invited","token":"{}","until":9,"by":"ada"}}}}"#,
@@ -254,7 +305,11 @@ mod tests {
                 ),
                 Body::Client {
                     name: "kiosk".parse().unwrap(),
-                    event: ClientEvent::Invited { token: crate::ids::TokenHash([1; 32]), until: UnixMs(9), by: "ada".into() },
+                    event: ClientEvent::Invited {
+                        token: crate::ids::TokenHash([1; 32]),
+                        until: UnixMs(9),
+                        by: "ada".into(),
+                    },
                 },
             ),
             (
@@ -264,22 +319,33 @@ mod tests {
                 ),
                 Body::Client {
                     name: "kiosk".parse().unwrap(),
-                    event: ClientEvent::Enrolled { key: NostrKey([2; 32]), at: UnixMs(8) },
+                    event: ClientEvent::Enrolled {
+                        key: NostrKey([2; 32]),
+                        at: UnixMs(8),
+                    },
                 },
             ),
             (
                 r#"{"at":1,"item":"client","name":"kiosk","event":{"type":"revoked","by":"ada"}}"#.to_owned(),
-                Body::Client { name: "kiosk".parse().unwrap(), event: ClientEvent::Revoked { by: "ada".into() } },
+                Body::Client {
+                    name: "kiosk".parse().unwrap(),
+                    event: ClientEvent::Revoked { by: "ada".into() },
+                },
             ),
             (
-                format!(r#"{{"at":1,"item":"order","key":"{}","by":"ada","order":"drainAtm"}}"#, "02".repeat(32)),
-                Body::Order { key: NostrKey([2; 32]), by: "ada".parse().unwrap(), order: "drainAtm".into() },
+                format!(
+                    r#"{{"at":1,"item":"order","key":"{}","by":"ada","order":"drainAtm"}}"#,
+                    "02".repeat(32)
+                ),
+                Body::Order {
+                    key: NostrKey([2; 32]),
+                    by: "ada".parse().unwrap(),
+                    order: "drainAtm".into(),
+                },
             ),
         ];
         for (bytes, body) in frozen {
-            let record = Record { at: UnixMs(1), body };
-            assert_eq!(Record::decode(1, bytes.as_bytes()).unwrap(), record);
-            assert_eq!(String::from_utf8(record.encode().unwrap()).unwrap(), bytes);
+            assert_same(&bytes, body);
         }
     }
 

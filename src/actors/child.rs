@@ -24,6 +24,8 @@ pub enum ChildId {
     Journal,
     /// The LND actor.
     Lnd,
+    /// The Nostr actor.
+    Nostr,
     /// The actor of an ATM's dispenser.
     Hardware(AtmId),
     /// The actor of an ATM.
@@ -39,6 +41,7 @@ impl ChildId {
         match self {
             Self::Journal => ActorKind::Journal,
             Self::Lnd => ActorKind::Lnd,
+            Self::Nostr => ActorKind::Nostr,
             Self::Hardware(_) => ActorKind::Hardware,
             Self::Atm(_) => ActorKind::Atm,
             Self::Invoice(_) => ActorKind::Invoice,
@@ -51,6 +54,7 @@ impl fmt::Display for ChildId {
         match self {
             Self::Journal => f.write_str("journal"),
             Self::Lnd => f.write_str("lnd"),
+            Self::Nostr => f.write_str("nostr"),
             Self::Hardware(atm) => write!(f, "dispenser of {atm}"),
             Self::Atm(atm) => write!(f, "atm {atm}"),
             Self::Invoice(hash) => write!(f, "invoice {hash}"),

@@ -2,7 +2,7 @@
 //!
 //! Cheap to clone and sent between threads. What must stay true: an answer of `Ok` to a change means durable.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
@@ -17,10 +17,11 @@ use super::gauges;
 use super::journal::Load;
 use super::shared::{Seat, Shared};
 use super::supervisor::Forgive;
+use crate::api::SiteView;
 use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
 use crate::cashout::{CancelBy, CashOut, Event, Phase, Resolution};
-use crate::ids::{AtmId, CashOutId};
+use crate::ids::{AtmId, CashOutId, ClientName};
 use crate::metrics::AtmState;
 use crate::money::Minor;
 use crate::store::{AtmBook, Folded, StoreError, View};
@@ -37,6 +38,9 @@ pub enum FleetError {
     /// No such cash-out.
     #[error("there is no cash-out {0}")]
     NoSuchCashOut(CashOutId),
+    /// The service has no client of this name.
+    #[error("no client is called {0}")]
+    NoSuchClient(ClientName),
     /// No promise can be made for this amount.
     #[error(transparent)]
     Quote(#[from] QuoteError),
@@ -103,7 +107,7 @@ pub struct Readiness {
 /// The fleet. See `app.rs` for how it is brought up.
 #[derive(Clone)]
 pub struct Fleet {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Fleet {
@@ -205,6 +209,14 @@ impl Fleet {
         Ok(status(self.seat(atm)?).await)
     }
 
+    /// The sites that reach their payments through this daemon.
+    #[must_use]
+    pub fn sites(&self) -> Vec<SiteView> {
+        let roster = Arc::clone(&self.shared.roster.borrow());
+        let mut sites = self.shared.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.views(self.shared.clock.now(), |site| roster.names(site))
+    }
+
     /// An operator's order to an ATM; journaled before it acts.
     ///
     /// # Errors
@@ -242,6 +254,7 @@ impl Fleet {
         for atm in self.atms().await {
             metrics.set_atm_state(&atm.id, atm.state);
         }
+        metrics.set_sites(&self.sites());
         let height = self.shared.status.borrow().height;
         let (height, gauges) = ((height > 0).then_some(height), metrics.clone());
         let set = self.ask(move |folded, _| {

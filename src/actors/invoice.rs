@@ -147,11 +147,23 @@ impl InvoiceActor {
 
     fn tell_owner(&self) {
         let Some(invoice) = self.invoice() else { return };
-        let Owner::Atm { atm, .. } = &invoice.spec.owner;
-        let owner = self.shared.seats.get(atm).and_then(|seat| seat.atm.get());
+        let seen = || InvoiceSeen(invoice.clone());
         // An owner that is not there, or too busy, asks by itself later.
-        if owner.is_some_and(|owner| owner.try_send(InvoiceSeen(invoice.clone())).is_err()) {
-            self.shared.metrics.message_refused(ActorKind::Atm);
+        let (told, owner) = match &invoice.spec.owner {
+            Owner::Atm { atm, .. } => {
+                let owner = self.shared.seats.get(atm).and_then(|seat| seat.atm.get());
+                (owner.is_none_or(|owner| owner.try_send(seen()).is_ok()), ActorKind::Atm)
+            }
+            Owner::Remote { .. } => {
+                let owner = self.shared.nostr.get();
+                (
+                    owner.is_none_or(|owner| owner.try_send(seen()).is_ok()),
+                    ActorKind::Nostr,
+                )
+            }
+        };
+        if !told {
+            self.shared.metrics.message_refused(owner);
         }
     }
 
@@ -357,7 +369,7 @@ impl StreamHandler<LndStatus> for InvoiceActor {
         if status.is_up()
             && self
                 .invoice()
-                .is_some_and(|i| matches!(i.phase, InvoicePhase::Accepted(_)))
+                .is_some_and(|i| matches!(i.phase, InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. }))
         {
             self.offer(InvoiceEvent::BlockSeen { height: status.height }, ctx);
         }

@@ -38,8 +38,19 @@ pub struct LndStatus {
     pub active: bool,
     /// It is in sync with the chain.
     pub synced: bool,
+    /// Who it is, once it was reached.
+    pub node: Option<NodeName>,
     /// Why else no invoice is to be added.
     pub no_new: Option<String>,
+}
+
+/// A node's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeName {
+    /// Its identity key, hex.
+    pub pubkey: String,
+    /// `mainnet`, `testnet`, `regtest`, `simnet`, `signet`.
+    pub network: String,
 }
 
 impl LndStatus {
@@ -247,6 +258,10 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
             height: info.block_height,
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
+            node: Some(NodeName {
+                pubkey: info.pubkey.clone(),
+                network: info.network.clone(),
+            }),
             no_new: info.no_new.clone(),
         };
     });

@@ -6,6 +6,7 @@
 
 pub mod atm;
 pub mod child;
+pub mod clients;
 pub mod drive;
 pub mod fleet;
 pub mod gauges;
@@ -15,6 +16,7 @@ mod invoice_work;
 pub mod item;
 pub mod journal;
 pub mod lnd;
+pub mod nostr;
 pub mod shared;
 pub mod supervisor;
 pub mod views;

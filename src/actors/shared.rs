@@ -3,19 +3,24 @@
 //! Made once by the app. What must stay true: a post outlives the actors that hold it, so nobody keeps an address.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
 use super::atm::Atm;
 use super::child::Post;
+use super::clients::ServiceIdentity;
 use super::hardware::{Hardware, Health};
 use super::journal::Journal;
 use super::lnd::{Lnd, LndStatus};
+use super::nostr::Nostr;
+use super::nostr::gate::GateDoor;
+use super::nostr::sites::Sites;
 use super::supervisor::Supervisor;
 use crate::cashout::quote::Fee;
 use crate::cashout::{CashOut, Policy};
+use crate::clients::{Operator, Roster};
 use crate::config::AtmConfig;
 use crate::hardware::device::DeviceConfig;
 use crate::ids::AtmId;
@@ -88,6 +93,12 @@ pub struct Shared {
     pub lnd: Post<Lnd>,
     /// How LND fares; written by its actor.
     pub status: watch::Sender<LndStatus>,
+    /// Answers what is asked over Nostr, when this daemon is there.
+    pub nostr: Post<Nostr>,
+    /// The way out to the relays, when this daemon is on Nostr.
+    pub gate: Option<GateDoor>,
+    /// What sites told of themselves.
+    pub sites: Mutex<Sites>,
     /// The root.
     pub supervisor: Post<Supervisor>,
     /// The fleet.
@@ -103,6 +114,14 @@ pub struct Shared {
     /// Why the journal takes no records any more, or the store does not follow it, until the daemon is started
     /// again; it then has to end.
     pub journal_lost: Arc<watch::Sender<Option<String>>>,
+    /// The hold-invoice service for others, when there is one.
+    pub service: Option<Arc<ServiceIdentity>>,
+    /// Who may operate this daemon over Nostr.
+    pub operators: Vec<Operator>,
+    /// Who may do anything over Nostr; replaced after each durable change of the clients.
+    pub roster: watch::Sender<Arc<Roster>>,
+    /// Held while a change of the clients is decided and made durable.
+    pub client_changes: tokio::sync::Mutex<()>,
     /// The daemon is about to end: no new customer, no new dispense.
     pub stopping: watch::Sender<bool>,
 }

@@ -17,8 +17,9 @@ use super::hardware::Hardware;
 use super::invoice::{InvoiceActor, InvoiceCall, OrderError, Reply};
 use super::journal::{Journal, Load};
 use super::lnd::Lnd;
+use super::nostr::Nostr;
 use super::shared::Shared;
-use crate::config::Supervision;
+use crate::config::{NostrConfig, Supervision};
 use crate::ids::{AtmId, PaymentHash};
 use crate::invoice::Owner;
 use crate::journal::Appender;
@@ -37,6 +38,8 @@ pub struct Foundations {
     pub follower: Follower,
     /// The node.
     pub node: Arc<dyn Lightning>,
+    /// Who this daemon is on Nostr, when it is there.
+    pub nostr: Option<NostrConfig>,
     /// Bounds on restarts.
     pub supervision: Supervision,
 }
@@ -104,6 +107,14 @@ impl Supervisor {
             ChildId::Lnd => {
                 let addr = Lnd::new(Arc::clone(&self.foundations.node), Arc::clone(&shared), guard).start();
                 shared.lnd.set(addr.clone());
+                Box::new(move || addr.connected())
+            }
+            ChildId::Nostr => {
+                let Some(config) = &self.foundations.nostr else {
+                    return Box::new(|| true);
+                };
+                let addr = Nostr::new(Arc::clone(&shared), config, guard).start();
+                shared.nostr.set(addr.clone());
                 Box::new(move || addr.connected())
             }
             ChildId::Hardware(atm) => {
@@ -190,8 +201,8 @@ impl Supervisor {
                     }
                 }));
             }
-            // Without these no ATM promises anything anyway.
-            ChildId::Journal | ChildId::Lnd => {}
+            // Without these no ATM promises anything anyway; and who asks over Nostr asks again.
+            ChildId::Journal | ChildId::Lnd | ChildId::Nostr => {}
         }
     }
 
@@ -252,6 +263,9 @@ impl Actor for Supervisor {
         self.shared.supervisor.set(ctx.address());
         self.spawn(&ChildId::Journal, ctx);
         self.spawn(&ChildId::Lnd, ctx);
+        if self.foundations.nostr.is_some() {
+            self.spawn(&ChildId::Nostr, ctx);
+        }
         let atms: Vec<AtmId> = self.shared.seats.keys().cloned().collect();
         for atm in atms {
             self.spawn(&ChildId::Hardware(atm.clone()), ctx);
@@ -303,7 +317,7 @@ impl Handler<Forgive> for Supervisor {
             ChildId::Atm(of) | ChildId::Hardware(of) => *of == atm,
             // Whose it is only the journal knows; another machine's loses nothing by it.
             ChildId::Invoice(_) => true,
-            ChildId::Journal | ChildId::Lnd => false,
+            ChildId::Journal | ChildId::Lnd | ChildId::Nostr => false,
         };
         let mut waiting = Vec::new();
         for (id, child) in self.children.iter_mut().filter(|(id, _)| concerns(id)) {
@@ -337,6 +351,7 @@ impl Handler<MakePanic> for Supervisor {
         let sent = match &id {
             ChildId::Journal => self.shared.journal.get().map(|a| a.try_send(Panic).is_ok()),
             ChildId::Lnd => self.shared.lnd.get().map(|a| a.try_send(Panic).is_ok()),
+            ChildId::Nostr => self.shared.nostr.get().map(|a| a.try_send(Panic).is_ok()),
             ChildId::Hardware(atm) => seat(atm)
                 .and_then(|s| s.hardware.get())
                 .map(|a| a.try_send(Panic).is_ok()),

@@ -1,4 +1,4 @@
-//! `tellerd emulate`: the simulated LND, its customers, and emulated dispensers, each on its own.
+//! `tellerd emulate`: the simulated LND, its customers, emulated dispensers and a relay, each on its own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +11,8 @@ use crate::hardware::device::Model;
 use crate::hardware::emulate::{EmulatorOptions, run_emulator};
 use crate::hardware::puloon::driver::Variant;
 use crate::sim::lnd::{PayOptions, SimLndOptions, command};
+use crate::sim::relay::command::run_relay;
+use crate::sim::relay::{RelayFaults, RelayOptions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Emulate {
@@ -44,6 +46,8 @@ pub(super) enum Emulate {
         #[arg(long)]
         script: Option<PathBuf>,
     },
+    /// A Nostr relay, with the faults of real ones.
+    Relay(Relay),
     /// Pay an invoice of the simulated LND, as a customer.
     Pay(Pay),
     /// Give the simulated LND a command: blocks, faults, its ledger.
@@ -65,6 +69,93 @@ pub(super) struct At {
     /// Its address.
     #[arg(long, default_value = "127.0.0.1:10009")]
     lnd: SocketAddr,
+}
+
+/// Periods are means; probabilities are from 0 to 1.
+#[derive(Debug, Args)]
+pub(super) struct Relay {
+    /// Address of the port; port 0 is any free one.
+    #[arg(long, default_value = "127.0.0.1:7777")]
+    listen: SocketAddr,
+    /// Only clients that proved their key may read and write (NIP-42).
+    #[arg(long)]
+    nip42: bool,
+    /// Of all random choices.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Cut each client's connection every so many milliseconds.
+    #[arg(long)]
+    cut_every_ms: Option<u64>,
+    /// An outage every so many milliseconds.
+    #[arg(long)]
+    outage_every_ms: Option<u64>,
+    /// An outage lasts so long.
+    #[arg(long, default_value_t = 5_000)]
+    outage_ms: u64,
+    /// Send an event three times.
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    duplicate: f64,
+    /// Send an event late.
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    delay: f64,
+    /// At most so late.
+    #[arg(long, default_value_t = 2_000)]
+    delay_max_ms: u64,
+    /// Answer a published event OK and drop it.
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    drop: f64,
+    /// Do not send the OK of a published event.
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    lose_ok: f64,
+    /// Refuse a published event as too many.
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    rate_limit: f64,
+    /// Send no OK for ephemeral events, as nostr-rs-relay does.
+    #[arg(long)]
+    no_ok: bool,
+    /// Answer a request for a subscription by CLOSED.
+    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    refuse_subscription: f64,
+    /// Close each client's subscriptions every so many milliseconds.
+    #[arg(long)]
+    close_every_ms: Option<u64>,
+    /// Send each client a NOTICE every so many milliseconds.
+    #[arg(long)]
+    notice_every_ms: Option<u64>,
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    (0.0..=1.0)
+        .contains(&number)
+        .then_some(number)
+        .ok_or_else(|| "must be from 0 to 1".to_owned())
+}
+
+impl Relay {
+    fn options(&self) -> RelayOptions {
+        let period = |ms: Option<u64>| ms.map(Duration::from_millis);
+        RelayOptions {
+            listen: self.listen,
+            seed: self.seed,
+            nip42: self.nip42,
+            faults: RelayFaults {
+                cut_every: period(self.cut_every_ms),
+                outage_every: period(self.outage_every_ms),
+                outage: Duration::from_millis(self.outage_ms),
+                duplicate: self.duplicate,
+                delay: self.delay,
+                delay_max: Duration::from_millis(self.delay_max_ms),
+                drop: self.drop,
+                lose_ok: self.lose_ok,
+                rate_limit: self.rate_limit,
+                no_ok: self.no_ok,
+                refuse_subscription: self.refuse_subscription,
+                close_every: period(self.close_every_ms),
+                notice_every: period(self.notice_every_ms),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +207,7 @@ pub(super) async fn run(command: Emulate) -> anyhow::Result<ExitCode> {
             })
             .await?;
         }
+        Emulate::Relay(relay) => run_relay(relay.options()).await?,
         Emulate::Pay(pay) => {
             let options = PayOptions {
                 amount_msat: pay.msat,

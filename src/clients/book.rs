@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::ConfiguredClient;
 use crate::ids::{ClientName, NostrKey, TokenHash};
 use crate::time::UnixMs;
 
@@ -68,7 +69,7 @@ pub struct Client {
 }
 
 /// Why a token does not enroll its bearer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EnrollError {
     /// No invitation has this token: never had, was used, or was replaced.
     #[error("the token is not valid: ask the operator for a new one")]
@@ -76,6 +77,12 @@ pub enum EnrollError {
     /// It is too old.
     #[error("the token has expired: ask the operator for a new one")]
     Expired,
+    /// One key is one client: its limits could be had twice otherwise, and a revocation would not end it.
+    #[error("this key is the client {0} already: use another key, or ask the operator to revoke {0} first")]
+    KeyTaken(ClientName),
+    /// Meanwhile the configuration gives the invited name a key.
+    #[error("the client {0} has its key in the service's configuration: ask the operator")]
+    Configured(ClientName),
 }
 
 /// All clients that were ever invited.
@@ -108,17 +115,36 @@ impl Book {
         }
     }
 
-    /// Whose invitation has this token at `now`.
+    /// Who the bearer of this token and `key` becomes at `now`: the name whose [`ClientEvent::Enrolled`] is to be
+    /// written. Nothing is changed here.
     ///
     /// # Errors
-    /// When none has, or it is too old.
-    pub fn invited(&self, token: TokenHash, now: UnixMs) -> Result<&ClientName, EnrollError> {
+    /// When the token is void, or the key can not be that client's.
+    pub fn enrolls(
+        &self,
+        token: TokenHash,
+        key: NostrKey,
+        now: UnixMs,
+        configured: &[ConfiguredClient],
+    ) -> Result<&ClientName, EnrollError> {
+        let name = self.invited(token, now)?;
+        if configured.iter().any(|one| one.name == *name && one.key.is_some()) {
+            return Err(EnrollError::Configured(name.clone()));
+        }
+        let enrolled = self.clients.iter().filter(|(_, client)| client.key == Some(key));
+        let fixed = configured.iter().filter(|one| one.key == Some(key));
+        let mut holders = enrolled.map(|(name, _)| name).chain(fixed.map(|one| &one.name));
+        match holders.find(|holder| *holder != name) {
+            Some(holder) => Err(EnrollError::KeyTaken(holder.clone())),
+            None => Ok(name),
+        }
+    }
+
+    /// Whose invitation has this token at `now`.
+    fn invited(&self, token: TokenHash, now: UnixMs) -> Result<&ClientName, EnrollError> {
         let has = |client: &Client| client.invite.filter(|invite| invite.token == token);
-        let found = self
-            .clients
-            .iter()
-            .find_map(|(name, client)| Some((name, has(client)?)));
-        match found {
+        let mut invites = self.clients.iter();
+        match invites.find_map(|(name, client)| Some((name, has(client)?))) {
             Some((_, invite)) if now >= invite.until => Err(EnrollError::Expired),
             Some((name, _)) => Ok(name),
             None => Err(EnrollError::Unknown),

@@ -1,14 +1,22 @@
 //! Who may ask this daemon for hold invoices over Nostr, and who may operate it: names, keys, limits, invitations.
 //!
 //! Pure. [`Book`] is the fold of what was invited, enrolled and revoked (the journal); [`Roster`] joins it with the
-//! configuration and answers who a key is. Called by the store's fold and by the Nostr actor. What must stay true: a
-//! key that is not in the roster may do nothing but enroll; a token works once and for a time; a revoked key stays out.
+//! configuration and answers who a key is; [`Rates`] and [`quota`] hold clients to their limits. Called by the store's
+//! fold, by the fleet's door and by the Nostr actor. What must stay true: a key that is not in the roster may do nothing
+//! but enroll; a token works once and for a time; one key is one client; a revoked key stays out.
 
 mod book;
+pub mod quota;
+mod rate;
 mod roster;
+#[cfg(test)]
+mod tests;
+mod views;
 
 pub use book::{Book, Client, ClientEvent, EnrollError, Invite};
+pub use rate::{MOST_KEYS, Rates};
 pub use roster::{ConfiguredClient, Operator, Role, Roster, Who};
+pub use views::views;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,4 +33,15 @@ pub struct Limits {
     pub requests_per_minute: u32,
     /// Taken, held and payable in one day (UTC).
     pub sats_per_day: u64,
+}
+
+impl Limits {
+    /// Nothing at all.
+    pub const NONE: Self = Self {
+        max_amount_sats: 0,
+        max_held_sats: 0,
+        max_open: 0,
+        requests_per_minute: 0,
+        sats_per_day: 0,
+    };
 }

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use super::{Book, Limits};
 use crate::ids::{ClientName, NostrKey};
 
+/// A human, and the command line behind him.
+const OPERATOR_REQUESTS_PER_MINUTE: u32 = 240;
+
 /// `[[service.client]]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfiguredClient {
@@ -97,6 +100,22 @@ impl Roster {
     #[must_use]
     pub fn who(&self, key: &NostrKey) -> Who {
         self.by_key.get(key).cloned().unwrap_or_default()
+    }
+
+    /// How many requests in a minute this key may make; `None` for one that is not known.
+    #[must_use]
+    pub fn requests_per_minute(&self, key: &NostrKey) -> Option<u32> {
+        let who = self.by_key.get(key)?;
+        let client = who.client.as_ref().map(|(_, limits)| limits.requests_per_minute);
+        let operator = who.operator.as_ref().map(|_| OPERATOR_REQUESTS_PER_MINUTE);
+        client.max(operator)
+    }
+
+    /// Whether a key is a client of this name.
+    #[must_use]
+    pub fn names(&self, name: &ClientName) -> bool {
+        let is = |who: &Who| who.client.as_ref().is_some_and(|(client, _)| client == name);
+        self.by_key.values().any(is)
     }
 
     /// Whether this key may do anything.

@@ -101,10 +101,11 @@ pub struct Timings {
     pub reset: Option<Duration>,
 }
 
-/// All ATMs. One that is wrong is noted and left out.
-pub(super) fn fleet(root: &mut Section) -> Vec<AtmConfig> {
+/// All ATMs. One that is wrong is noted and left out. `serves`: others' machines are this daemon's work, so that it
+/// needs none of its own.
+pub(super) fn fleet(root: &mut Section, serves: bool) -> Vec<AtmConfig> {
     let sections = root.sections("atm");
-    if sections.is_empty() {
+    if sections.is_empty() && !serves {
         root.mistake("atm", "missing: a fleet has at least one [[atm]]");
     }
     let mut ids: Vec<(AtmId, String)> = Vec::new();
@@ -113,22 +114,11 @@ pub(super) fn fleet(root: &mut Section) -> Vec<AtmConfig> {
     for mut section in sections {
         let id: Option<AtmId> = section.required("id", parsed);
         let port = section.required("path", path(section.document.folder));
-        unique(&section, "id", id.clone(), &mut ids);
-        unique(&section, "path", port.as_deref().map(real), &mut ports);
+        section.unique("id", id.clone(), &mut ids);
+        section.unique("path", port.as_deref().map(real), &mut ports);
         atms.extend(atm(section, id, port));
     }
     atms
-}
-
-/// Notes a mistake when `value` is another ATM's already.
-fn unique<T: PartialEq>(section: &Section, key: &str, value: Option<T>, taken: &mut Vec<(T, String)>) {
-    let Some(value) = value else {
-        return;
-    };
-    match taken.iter().find(|(other, _)| *other == value) {
-        Some((_, first)) => section.mistake(key, format!("the same as {first}")),
-        None => taken.push((value, section.key(key))),
-    }
 }
 
 /// What `path` stands for, as far as it exists.
@@ -182,7 +172,7 @@ fn cassettes(atm: &mut Section) -> Vec<CassetteConfig> {
         let position = section.required("position", number(1..=4));
         let denomination = section.required("denomination", positive_amount);
         let notes = section.required("notes", number(0..=MOST_NOTES));
-        unique(&section, "position", position, &mut taken);
+        section.unique("position", position, &mut taken);
         section.finish();
         if let (Some(position), Some(denomination), Some(notes)) = (position, denomination, notes) {
             cassettes.push(CassetteConfig {

@@ -5,8 +5,11 @@
 //! and key; nothing is opened or created here; no message or `Debug` text holds a secret.
 
 mod atm;
+pub mod key;
+mod limits;
 pub mod nostr;
 pub(crate) mod reader;
+mod secret_file;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -24,6 +27,7 @@ use crate::money::Rate;
 pub use atm::{AtmConfig, CassetteConfig, MOST_NOTES, Model, Timings, Variant};
 pub use nostr::{NostrConfig, Payments, ServiceConfig, SiteConfig};
 pub use reader::{ConfigErrors, Mistake};
+pub use secret_file::SecretFileError;
 
 use reader::Section;
 
@@ -52,7 +56,7 @@ pub struct Config {
     pub journal: JournalConfig,
     /// Bounds on restarts.
     pub supervision: Supervision,
-    /// The fleet; at least one, ids and ports differ.
+    /// The fleet; ids and ports differ. At least one, unless there is a service for others.
     pub atms: Vec<AtmConfig>,
 }
 
@@ -108,20 +112,21 @@ impl Config {
 fn read(mut root: Section) -> Option<Config> {
     let data_dir = root.required("data_dir", value::path(root.document.folder));
     let http = section::http(root.section("http"));
-    let lnd = section::lnd(root.section("lnd"));
-    let (policy, payment_timeout) = section::policy(root.section("policy"), lnd.window);
+    let invoices = nostr::payments(&mut root);
+    let (policy, payment_timeout) = section::policy(root.section("policy"), invoices.window);
+    let nostr = nostr::nostr(&mut root, &invoices, Duration::from_millis(policy.hold_ms));
     let rate = section::rate(root.section("rate"));
     let fee = section::fee(root.section("fee"));
     let journal = section::journal(root.section("journal"));
     let supervision = section::supervision(root.section("supervision"));
-    let atms = atm::fleet(&mut root);
+    let atms = atm::fleet(&mut root, nostr.serves);
     root.finish();
     Some(Config {
         data_dir: data_dir?,
         http,
-        payments: Payments::Lnd(lnd.config?),
-        nostr: None,
-        private_route_hints: lnd.private_route_hints,
+        payments: invoices.payments?,
+        nostr: nostr.config,
+        private_route_hints: invoices.private_route_hints,
         policy,
         payment_timeout,
         rate: rate?,

@@ -190,6 +190,49 @@ impl<'a> Section<'a> {
         self.optional(key, parse)
     }
 
+    /// The entries of the list `key`, which must be given; a wrong one is noted under its own place, as in `relays[1]`.
+    /// `parse` has that place's name too.
+    pub fn list<T>(&mut self, key: &'static str, mut parse: impl FnMut(&DeValue, &str) -> Result<T, String>) -> Vec<T> {
+        let Some(value) = self.find(key) else {
+            self.mistake(key, "missing");
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            self.mistake(key, format!("a list expected, found {}", value.get_ref().type_str()));
+            return Vec::new();
+        };
+        if array.is_empty() {
+            self.mistake(key, "must not be empty");
+        }
+        let mut entries = Vec::new();
+        for (i, value) in array.iter().enumerate() {
+            let name = format!("{}[{i}]", self.key(key));
+            match parse(value.get_ref(), &name) {
+                Ok(entry) => entries.push(entry),
+                Err(message) => self.document.mistake(value.span().start, name, message),
+            }
+        }
+        entries
+    }
+
+    /// Notes `message` when `key` is given: it makes no sense together with the rest.
+    pub fn refuse(&mut self, key: &'static str, message: &str) {
+        if self.find(key).is_some() {
+            self.mistake(key, message);
+        }
+    }
+
+    /// Notes a mistake when the value of `key` is another table's already; `taken` holds each with its full name.
+    pub fn unique<T: PartialEq>(&self, key: &str, value: Option<T>, taken: &mut Vec<(T, String)>) {
+        let Some(value) = value else {
+            return;
+        };
+        match taken.iter().find(|(other, _)| *other == value) {
+            Some((_, first)) => self.mistake(key, format!("the same as {first}")),
+            None => taken.push((value, self.key(key))),
+        }
+    }
+
     /// The table `key`.
     pub fn section(&mut self, key: &'static str) -> Section<'a> {
         let value = self.find(key);

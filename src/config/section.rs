@@ -39,16 +39,24 @@ pub(super) struct Lnd {
 pub(super) struct Window {
     pub cltv_expiry: u16,
     pub hold_expiry_delta: u32,
+    /// Where it stands.
+    section: &'static str,
+}
+
+/// The keys of the window in the table `name`.
+pub(super) fn window(section: &mut Section, name: &'static str) -> Window {
+    Window {
+        cltv_expiry: section.or("cltv_expiry", number(1..=2016), 80),
+        hold_expiry_delta: section.or("hold_expiry_delta", number(0..=2016), 18),
+        section: name,
+    }
 }
 
 pub(super) fn lnd(mut section: Section) -> Lnd {
     let location = location(&mut section);
     let deadline = section.or("deadline", duration, LndConfig::DEFAULT_DEADLINE);
     let private_route_hints = section.or("private_route_hints", boolean, false);
-    let window = Window {
-        cltv_expiry: section.or("cltv_expiry", number(1..=2016), 80),
-        hold_expiry_delta: section.or("hold_expiry_delta", number(0..=2016), 18),
-    };
+    let window = window(&mut section, "lnd");
     let config = location.map(|location| LndConfig {
         deadline,
         ..LndConfig::new(location)
@@ -143,8 +151,8 @@ pub(super) fn policy(mut section: Section, window: Window) -> (Policy, Duration)
     let blocks = i64::from(policy.cltv_expiry) - i64::from(policy.hold_expiry_delta);
     if i64::from(policy.min_blocks_left) >= blocks {
         let message = format!(
-            "{} is not below lnd.cltv_expiry - lnd.hold_expiry_delta = {blocks}: no cash-out could ever dispense",
-            policy.min_blocks_left
+            "{} is not below {1}.cltv_expiry - {1}.hold_expiry_delta = {blocks}: no cash-out could ever dispense",
+            policy.min_blocks_left, window.section
         );
         section.mistake("min_blocks_left", message);
     }

@@ -4,14 +4,13 @@
 //! only, and the token is never printed.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::secret_file::{self, SecretFileError};
 
 /// Fewer characters than this could be guessed.
 const SHORTEST: usize = 16;
@@ -63,21 +62,13 @@ impl FromStr for Token {
 /// Why there is no token.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// The file can not be read or written.
+    /// The file can not be read or made, or others can read it.
     #[error("token file {path}: {source}")]
-    Io {
+    File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Others can read it.
-    #[error("token file {path}: mode {mode:03o} lets others read it; make it 600")]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// Why.
+        source: SecretFileError,
     },
     /// Too short, or not printable ASCII in one line.
     #[error("token file {0}: one line of at least {SHORTEST} printable ASCII characters without spaces expected")]
@@ -90,7 +81,9 @@ pub enum TokenError {
 /// [`TokenError`], when the file can not be used or made.
 pub fn load_or_create_token(path: &Path) -> Result<Token, TokenError> {
     match load_token(path) {
-        Err(TokenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => create(path),
+        Err(TokenError::File { source, .. }) if source.is_missing() => {
+            create(path).map_err(|source| failed(path, source))
+        }
         other => other,
     }
 }
@@ -100,48 +93,26 @@ pub fn load_or_create_token(path: &Path) -> Result<Token, TokenError> {
 /// # Errors
 /// [`TokenError`], when the file is not there or can not be used.
 pub fn load_token(path: &Path) -> Result<Token, TokenError> {
-    let failed = |source| io_error(path, source);
-    let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let path = path.to_owned();
-        return Err(TokenError::Exposed { path, mode });
-    }
-    let mut text = fs::read_to_string(path).map_err(failed)?;
-    let token = text.parse();
-    text.zeroize();
-    token.map_err(|_: UnfitToken| TokenError::Unfit(path.to_owned()))
+    let text = secret_file::read(path).map_err(|source| failed(path, source))?;
+    text.parse().map_err(|_: UnfitToken| TokenError::Unfit(path.to_owned()))
 }
 
-/// Written beside its place and then moved there: a crash leaves no half token behind.
-fn create(path: &Path) -> Result<Token, TokenError> {
-    let failed = |source| io_error(path, source);
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| failed(io::Error::other(error)))?;
-    let token = Token(hex::encode(random));
-    random.zeroize();
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    let _ = fs::remove_file(&draft);
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)
-        .map_err(failed)?;
-    writeln!(file, "{}", token.0).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    fs::rename(&draft, path).map_err(failed)?;
+fn create(path: &Path) -> Result<Token, SecretFileError> {
+    let token = Token(hex::encode(*secret_file::random()?));
+    secret_file::create(path, &token.0)?;
     Ok(token)
 }
 
-fn io_error(path: &Path, source: io::Error) -> TokenError {
+fn failed(path: &Path, source: SecretFileError) -> TokenError {
     let path = path.to_owned();
-    TokenError::Io { path, source }
+    TokenError::File { path, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

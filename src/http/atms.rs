@@ -18,7 +18,7 @@ pub(super) async fn list(fleet: Data<Fleet>) -> Answer {
     let atms = fleet.atms().await.iter().map(views::atm).collect();
     Ok(HttpResponse::Ok().json(AtmList {
         atms,
-        sites: Vec::new(),
+        sites: fleet.sites(),
     }))
 }
 

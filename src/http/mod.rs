@@ -7,6 +7,7 @@
 
 mod atms;
 mod cashouts;
+mod clients;
 mod events;
 mod gate;
 mod probes;
@@ -82,6 +83,9 @@ fn routes(app: &mut ServiceConfig) {
     app.service(resource("/v1/atms/{id}/drain", POST).post(atms::drain));
     app.service(resource("/v1/atms/{id}/resume", POST).post(atms::resume));
     app.service(resource("/v1/atms/{id}/load", POST).post(atms::load));
+    let clients = resource("/v1/clients", "GET, POST");
+    app.service(clients.get(clients::list).post(clients::invite));
+    app.service(resource("/v1/clients/{id}/revoke", POST).post(clients::revoke));
     app.default_service(web::to(|| async { Err::<&str, _>(ApiError::no_route()) }));
 }
 

@@ -102,6 +102,7 @@ impl From<FleetError> for ApiError {
         let (status, code) = match &error {
             FleetError::NoSuchAtm(_) => (StatusCode::NOT_FOUND, "no_such_atm"),
             FleetError::NoSuchCashOut(_) => (StatusCode::NOT_FOUND, "no_such_cashout"),
+            FleetError::NoSuchClient(_) => (StatusCode::NOT_FOUND, "no_such_client"),
             FleetError::Quote(QuoteError::OutOfLimits { .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "out_of_limits"),
             FleetError::Quote(QuoteError::Overflow(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "overflow"),
             // The same amount may be had later, when other notes are inside.

@@ -15,7 +15,7 @@ use actix_web::web::{Bytes, Query};
 use actix_web::{FromRequest, HttpRequest};
 use serde::de::DeserializeOwned;
 
-use crate::api::{CancelCashOut, LoadCassettes, Ordered, ResolveCashOut, StartCashOut};
+use crate::api::{CancelCashOut, InviteClient, LoadCassettes, Ordered, ResolveCashOut, StartCashOut};
 use crate::ids::{AtmId, CashOutId};
 
 use super::MOST_BYTES;
@@ -131,6 +131,12 @@ pub(super) trait Checked {
 impl Checked for StartCashOut {}
 
 impl Checked for Ordered {
+    fn check(&self) -> Result<(), ApiError> {
+        name(&self.by)
+    }
+}
+
+impl Checked for InviteClient {
     fn check(&self) -> Result<(), ApiError> {
         name(&self.by)
     }
@@ -305,6 +311,7 @@ mod tests {
             (refusal::<Ordered>(r#"{"by":" "}"#), "by: "),
             (refusal::<Ordered>(r#"{"by":"a\nb"}"#), "by: "),
             (refusal::<CancelCashOut>(r#"{"by":""}"#), "by: "),
+            (refusal::<InviteClient>(r#"{"name":"kiosk","by":""}"#), "by: "),
         ] {
             assert_eq!((status, code), (422, "invalid"), "{message}");
             assert!(message.starts_with(named), "{message}");

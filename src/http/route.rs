@@ -22,6 +22,9 @@ pub(super) fn route(method: &str, path: &str) -> Route {
         ("POST", ["v1", "atms", _, "drain"]) => Route::AtmDrain,
         ("POST", ["v1", "atms", _, "resume"]) => Route::AtmResume,
         ("POST", ["v1", "atms", _, "load"]) => Route::AtmLoad,
+        ("GET", ["v1", "clients"]) => Route::ClientList,
+        ("POST", ["v1", "clients"]) => Route::ClientInvite,
+        ("POST", ["v1", "clients", _, "revoke"]) => Route::ClientRevoke,
         _ => Route::Unknown,
     }
 }

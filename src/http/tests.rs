@@ -170,6 +170,11 @@ fn the_fleets_refusals_have_their_status_and_word() {
             404,
             "no_such_cashout",
         ),
+        (
+            FleetError::NoSuchClient("kiosk".parse().unwrap()),
+            404,
+            "no_such_client",
+        ),
         (FleetError::Quote(limits), 422, "out_of_limits"),
         (FleetError::Quote(QuoteError::Overflow(Minor(1))), 422, "overflow"),
         (FleetError::Quote(QuoteError::NoMix(Minor(1))), 409, "no_mix"),
@@ -252,6 +257,9 @@ async fn what_is_wrong_is_told_before_the_fleet_is_asked() {
     refused(post("/v1/cashouts", "{"), 400, "bad_json").await;
     refused(post("/v1/atms/lobby/drain", r#"{"by":""}"#), 422, "invalid").await;
     refused(post("/v1/cashouts/1/cancel", ""), 400, "bad_id").await;
+    refused(post("/v1/clients/Kiosk/revoke", r#"{"by":"ada"}"#), 400, "bad_id").await;
+    refused(post("/v1/clients", r#"{"name":"Kiosk","by":"ada"}"#), 400, "bad_json").await;
+    refused(get("/v1/clients/kiosk/revoke"), 405, "method_not_allowed").await;
     refused(post("/v1/cashouts", &" ".repeat(MOST_BYTES + 1)), 413, "too_large").await;
     let plain = post("/v1/cashouts", START).insert_header(("Content-Type", "text/plain"));
     refused(plain, 415, "content_type").await;
@@ -277,6 +285,13 @@ async fn browsers_and_strangers_stay_out() {
     refused(page().insert_header(("Origin", "null")), 403, "forbidden_origin").await;
     refused(
         page().insert_header(("Authorization", "Bearer no")),
+        401,
+        "unauthorized",
+    )
+    .await;
+    let invite = post("/v1/clients", r#"{"name":"kiosk","by":"ada"}"#);
+    refused(
+        invite.insert_header(("Authorization", "Bearer no")),
         401,
         "unauthorized",
     )
@@ -321,6 +336,12 @@ async fn every_route_is_there_and_counted_by_its_name() {
         (post("/v1/atms/lobby/drain", by), Route::AtmDrain),
         (post("/v1/atms/lobby/resume", by), Route::AtmResume),
         (post("/v1/atms/lobby/load", loaded), Route::AtmLoad),
+        (get("/v1/clients"), Route::ClientList),
+        (
+            post("/v1/clients", r#"{"name":"kiosk","by":"ada"}"#),
+            Route::ClientInvite,
+        ),
+        (post("/v1/clients/kiosk/revoke", by), Route::ClientRevoke),
     ] {
         let (status, _, metrics, _) = answer(request).await;
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{CancelReason, Hold, Invoice, InvoiceEvent, InvoicePhase};
+use super::{CancelReason, Hold, Invoice, InvoiceEvent, InvoicePhase, Owner};
 use crate::time::UnixMs;
 
 /// What has to be done in a state. Each may be started again after a crash.
@@ -33,19 +33,20 @@ pub struct IllegalInvoiceEvent {
 pub fn effects(invoice: &Invoice) -> &'static [Effect] {
     match invoice.phase {
         InvoicePhase::Creating => &[Effect::Add],
-        InvoicePhase::Open | InvoicePhase::Accepted(_) | InvoicePhase::Committed(_) => &[Effect::Watch],
+        InvoicePhase::Open | InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. } => &[Effect::Watch],
         InvoicePhase::Settling { .. } => &[Effect::Settle],
         InvoicePhase::Canceling(_) => &[Effect::Cancel],
         InvoicePhase::Settled { .. } | InvoicePhase::Canceled(_) => &[],
     }
 }
 
-/// When `DeadlinePassed` is due. A committed invoice has none: its owner decides.
+/// When `DeadlinePassed` is due. An invoice committed by an ATM of this daemon has none: the cash-out decides.
 #[must_use]
 pub fn deadline(invoice: &Invoice) -> Option<UnixMs> {
     match &invoice.phase {
         InvoicePhase::Creating | InvoicePhase::Open => Some(invoice.spec.pay_by),
         InvoicePhase::Accepted(hold) => Some(invoice.hold_until(hold)),
+        InvoicePhase::Committed { since, .. } => invoice.spec.owner.commit_deadline(*since),
         _ => None,
     }
 }
@@ -66,7 +67,7 @@ pub fn apply(invoice: &Invoice, event: &InvoiceEvent) -> Result<Option<Invoice>,
             lowest_expiry_height,
             at,
         } => Ok(accepted(invoice, *paid, *lowest_expiry_height, *at)),
-        E::Committed { height, .. } => committed(invoice, *height),
+        E::Committed { at, height } => committed(invoice, *at, *height),
         E::SettleOrdered { preimage } => settle_ordered(invoice, preimage),
         E::CancelOrdered { reason } => cancel_ordered(invoice, reason),
         E::DeadlinePassed { at } => Ok(deadline_passed(invoice, *at)),
@@ -138,9 +139,9 @@ fn accepted(invoice: &Invoice, paid: crate::money::Msat, expiry: Option<u32>, at
     )
 }
 
-fn committed(invoice: &Invoice, height: u32) -> Result<Option<Invoice>, IllegalInvoiceEvent> {
+fn committed(invoice: &Invoice, at: UnixMs, height: u32) -> Result<Option<Invoice>, IllegalInvoiceEvent> {
     let hold = match &invoice.phase {
-        InvoicePhase::Accepted(hold) | InvoicePhase::Committed(hold) => hold,
+        InvoicePhase::Accepted(hold) | InvoicePhase::Committed { hold, .. } => *hold,
         _ => return Err(illegal(invoice, "committed")),
     };
     let left = hold.blocks_left(invoice.spec.hold_expiry_delta, height);
@@ -148,8 +149,8 @@ fn committed(invoice: &Invoice, height: u32) -> Result<Option<Invoice>, IllegalI
         return Err(illegal(invoice, &format!("committed with {left} blocks left")));
     }
     match invoice.phase {
-        InvoicePhase::Committed(_) => Ok(None),
-        _ => Ok(next(invoice, InvoicePhase::Committed(*hold))),
+        InvoicePhase::Committed { .. } => Ok(None),
+        _ => Ok(next(invoice, InvoicePhase::Committed { hold, since: at })),
     }
 }
 
@@ -158,7 +159,7 @@ fn settle_ordered(invoice: &Invoice, preimage: &crate::ids::Preimage) -> Result<
         return Err(illegal(invoice, "settle with a preimage of another hash"));
     }
     match &invoice.phase {
-        InvoicePhase::Accepted(hold) | InvoicePhase::Committed(hold) => {
+        InvoicePhase::Accepted(hold) | InvoicePhase::Committed { hold, .. } => {
             let phase = InvoicePhase::Settling {
                 preimage: preimage.clone(),
                 hold: Some(*hold),
@@ -184,20 +185,27 @@ fn deadline_passed(invoice: &Invoice, at: UnixMs) -> Option<Invoice> {
     }
     let reason = match invoice.phase {
         InvoicePhase::Accepted(_) => CancelReason::HoldDeadline,
+        InvoicePhase::Committed { .. } => CancelReason::CommitDeadline,
         _ => CancelReason::NotPaid,
     };
     Some(canceling(invoice, reason))
 }
 
-fn block_seen(invoice: &Invoice, height: u32) -> Option<Invoice> {
-    match &invoice.phase {
-        InvoicePhase::Accepted(hold)
-            if hold.blocks_left(invoice.spec.hold_expiry_delta, height) < i64::from(invoice.spec.min_blocks_left) =>
-        {
-            Some(canceling(invoice, CancelReason::WindowTooShort))
+/// The blocks that a hold must have left, when it must.
+fn least_blocks(invoice: &Invoice) -> Option<(&Hold, u32)> {
+    match (&invoice.phase, &invoice.spec.owner) {
+        (InvoicePhase::Accepted(hold), _) => Some((hold, invoice.spec.min_blocks_left)),
+        (InvoicePhase::Committed { hold, .. }, Owner::Remote { force_blocks_left, .. }) => {
+            Some((hold, *force_blocks_left))
         }
         _ => None,
     }
+}
+
+fn block_seen(invoice: &Invoice, height: u32) -> Option<Invoice> {
+    let (hold, least) = least_blocks(invoice)?;
+    let left = hold.blocks_left(invoice.spec.hold_expiry_delta, height);
+    (left < i64::from(least)).then(|| canceling(invoice, CancelReason::WindowTooShort))
 }
 
 fn canceled_at_lnd(invoice: &Invoice) -> Result<Option<Invoice>, IllegalInvoiceEvent> {

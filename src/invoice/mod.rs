@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AtmId, CashOutId, PaymentHash, Preimage};
+use crate::ids::{AtmId, CashOutId, NostrKey, PaymentHash, Preimage};
 use crate::money::Msat;
 use crate::time::UnixMs;
 
@@ -29,6 +29,16 @@ pub enum Owner {
         atm: AtmId,
         /// The customer transaction.
         cashout: CashOutId,
+    },
+    /// A client of the hold-invoice service. It may vanish: a hold that it committed has a deadline too, and since
+    /// only the client has the preimage, all that can be done then is to give the customer the money back.
+    Remote {
+        /// Its key: nobody else may touch the invoice.
+        client: NostrKey,
+        /// A committed hold is canceled after this many milliseconds.
+        commit_ms: u64,
+        /// A committed hold is canceled with fewer blocks than this before LND does it.
+        force_blocks_left: u32,
     },
 }
 
@@ -85,7 +95,9 @@ pub enum CancelReason {
     NotPaid,
     /// Held too long without a committed dispense.
     HoldDeadline,
-    /// Too few blocks are left for a dispense.
+    /// A client committed it and was not heard of again in time.
+    CommitDeadline,
+    /// Too few blocks are left for a dispense, or for waiting for a client that committed it.
     WindowTooShort,
     /// Less arrived than was asked, or no expiry height is known.
     BadHold(String),
@@ -107,8 +119,13 @@ pub enum InvoicePhase {
     Open,
     /// Paid and held.
     Accepted(Hold),
-    /// Held, and a dispense is about to start or has: only the owner ends it.
-    Committed(Hold),
+    /// Held, and a dispense is about to start or has: only the owner ends it, or for a remote one its deadline.
+    Committed {
+        /// The hold.
+        hold: Hold,
+        /// Since when.
+        since: UnixMs,
+    },
     /// To be settled, with the preimage.
     Settling {
         /// The secret.
@@ -223,7 +240,7 @@ impl Invoice {
     #[must_use]
     pub fn hold(&self) -> Option<&Hold> {
         match &self.phase {
-            InvoicePhase::Accepted(hold) | InvoicePhase::Committed(hold) => Some(hold),
+            InvoicePhase::Accepted(hold) | InvoicePhase::Committed { hold, .. } => Some(hold),
             InvoicePhase::Settling { hold, .. } => hold.as_ref(),
             _ => None,
         }
@@ -233,6 +250,34 @@ impl Invoice {
     #[must_use]
     pub fn hold_until(&self, hold: &Hold) -> UnixMs {
         hold.since.plus(Duration::from_millis(self.spec.hold_ms))
+    }
+}
+
+impl CancelReason {
+    /// A fixed word: what a client of the service may know.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NotPaid => "not paid in time",
+            Self::HoldDeadline => "held too long without a commit",
+            Self::CommitDeadline => "committed too long ago",
+            Self::WindowTooShort => "too few blocks left",
+            Self::BadHold(_) => "the payment could not be used",
+            Self::AddRefused(_) => "the node refused it",
+            Self::Owner(_) => "by its client",
+            Self::ByLnd => "by the node",
+        }
+    }
+}
+
+impl Owner {
+    /// Until when a hold that was committed at `since` waits for its owner; `None`: the owner is here and decides.
+    #[must_use]
+    pub fn commit_deadline(&self, since: UnixMs) -> Option<UnixMs> {
+        match self {
+            Self::Atm { .. } => None,
+            Self::Remote { commit_ms, .. } => Some(since.plus(Duration::from_millis(*commit_ms))),
+        }
     }
 }
 
@@ -264,7 +309,7 @@ impl InvoicePhase {
             Self::Creating => "creating",
             Self::Open => "open",
             Self::Accepted(_) => "accepted",
-            Self::Committed(_) => "committed",
+            Self::Committed { .. } => "committed",
             Self::Settling { .. } => "settling",
             Self::Settled { .. } => "settled",
             Self::Canceling(_) => "canceling",

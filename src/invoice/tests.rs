@@ -10,12 +10,24 @@ fn preimage() -> Preimage {
 }
 
 fn fresh() -> Invoice {
+    of(Owner::Atm {
+        atm: "lobby".parse().unwrap(),
+        cashout: CashOutId::new(UnixMs(1), 1),
+    })
+}
+
+fn remote() -> Invoice {
+    of(Owner::Remote {
+        client: NostrKey([3; 32]),
+        commit_ms: 5_000,
+        force_blocks_left: 6,
+    })
+}
+
+fn of(owner: Owner) -> Invoice {
     Invoice::requested(InvoiceSpec {
         hash: preimage().hash(),
-        owner: Owner::Atm {
-            atm: "lobby".parse().unwrap(),
-            cashout: CashOutId::new(UnixMs(1), 1),
-        },
+        owner,
         amount: Msat(60_000),
         memo: "cash".into(),
         pay_by: UnixMs(2_000),
@@ -77,6 +89,7 @@ fn events() -> Vec<(&'static str, InvoiceEvent)> {
         ("deadline_passed", E::DeadlinePassed { at: UnixMs(9_000) }),
         ("block_seen (62 blocks)", E::BlockSeen { height: 100 }),
         ("block_seen (11 blocks)", E::BlockSeen { height: 151 }),
+        ("block_seen (5 blocks)", E::BlockSeen { height: 157 }),
         ("settled_at_lnd", E::SettledAtLnd { paid: Msat(60_000) }),
         ("canceled_at_lnd", E::CanceledAtLnd),
     ]
@@ -99,7 +112,45 @@ fn states() -> Vec<(String, Invoice)> {
         to(&["opened", "cancel_ordered"]),
         to(&["opened", "canceled_at_lnd"]),
     ];
-    states.into_iter().map(|s| (s.phase.name().to_owned(), s)).collect()
+    let remote = ["opened", "accepted", "committed (62 blocks)"]
+        .iter()
+        .fold(remote(), |state, name| {
+            let event = events().into_iter().find(|(n, _)| n == name).unwrap().1;
+            apply(&state, &event).unwrap().unwrap()
+        });
+    let named = states.into_iter().map(|s| (s.phase.name().to_owned(), s));
+    named
+        .chain([("committed by a remote client".to_owned(), remote)])
+        .collect()
+}
+
+#[test]
+fn a_client_that_committed_and_vanished_does_not_keep_the_customers_money() {
+    let (_, committed) = states().pop().unwrap();
+    assert_eq!(
+        deadline(&committed),
+        Some(UnixMs(6_500)),
+        "the commit's deadline, not the hold's"
+    );
+    let at = |at| apply(&committed, &InvoiceEvent::DeadlinePassed { at: UnixMs(at) }).unwrap();
+    assert_eq!(at(6_499), None);
+    let over = at(6_500).unwrap();
+    assert_eq!(over.phase, InvoicePhase::Canceling(CancelReason::CommitDeadline));
+    let settle = InvoiceEvent::SettleOrdered { preimage: preimage() };
+    assert!(
+        apply(&over, &settle).is_err(),
+        "the customer has been promised the money"
+    );
+    let settling = apply(&committed, &settle).unwrap().unwrap();
+    assert_eq!(
+        deadline(&settling),
+        None,
+        "once the preimage is here, nothing cancels it"
+    );
+    assert_eq!(
+        apply(&settling, &InvoiceEvent::BlockSeen { height: 170 }).unwrap(),
+        None
+    );
 }
 
 #[test]
@@ -130,23 +181,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn invariants_hold_under_any_history(picks in proptest::collection::vec(0..16_usize, 1..50)) {
+    fn invariants_hold_under_any_history(picks in proptest::collection::vec(0..17_usize, 1..50), local: bool) {
         let events = events();
-        prop_assert_eq!(events.len(), 16);
-        let mut state = fresh();
+        prop_assert_eq!(events.len(), 17);
+        let mut state = if local { fresh() } else { remote() };
         for pick in picks {
             let Ok(Some(after)) = apply(&state, &events[pick].1) else { continue };
             prop_assert!(!state.is_final(), "final is final");
             let settling = matches!(after.phase, InvoicePhase::Settling { .. });
             if settling {
-                prop_assert!(matches!(state.phase, InvoicePhase::Accepted(_) | InvoicePhase::Committed(_)));
+                let held = matches!(state.phase, InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. });
+                prop_assert!(held, "only a hold is settled");
             }
             if matches!(after.phase, InvoicePhase::Canceling(_)) {
                 prop_assert!(!matches!(state.phase, InvoicePhase::Settling { .. }), "no cancel after a settle order");
             }
-            if matches!(after.phase, InvoicePhase::Committed(_)) {
+            if matches!(after.phase, InvoicePhase::Committed { .. }) {
                 prop_assert!(matches!(state.phase, InvoicePhase::Accepted(_)), "only a hold is committed");
-                prop_assert_eq!(deadline(&after), None);
+                prop_assert_eq!(deadline(&after).is_none(), local, "a remote owner may vanish");
             }
             let json = serde_json::to_string(&after).unwrap();
             prop_assert_eq!(&serde_json::from_str::<Invoice>(&json).unwrap(), &after);

@@ -164,6 +164,9 @@ label! {
         AtmDrain = "atm_drain",
         AtmResume = "atm_resume",
         AtmLoad = "atm_load",
+        ClientList = "client_list",
+        ClientInvite = "client_invite",
+        ClientRevoke = "client_revoke",
         Unknown = "unknown",
     }
 }

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod label;
+mod nostr;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use catalogue::{Family, Kind};
 pub use label::{ActorKind, AtmState, CashOutOutcome, FailureReason, LndMethod, NoteKind, Route, Stage, StageOutcome};
 
 use label::{Children, Label};
+use nostr::NostrFamilies;
 use register::Register;
 
 /// All metrics; clones share them.
@@ -67,6 +69,7 @@ struct Families {
     claims_owed: IntGauge,
     losses_booked: IntCounter,
     http_requests: IntCounterVec,
+    nostr: NostrFamilies,
 }
 
 /// What is at stake now, over all invoices.
@@ -130,6 +133,7 @@ impl Metrics {
             claims_owed: make.gauge("tellerd_claims_owed_minor_units")?,
             losses_booked: make.counter("tellerd_losses_booked_minor_units_total")?,
             http_requests: make.counters("tellerd_http_requests_total")?,
+            nostr: NostrFamilies::new(&make)?,
             registry: make.into_registry(),
         };
         let metrics = Self(Arc::new(families));

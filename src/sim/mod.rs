@@ -1,4 +1,4 @@
-//! Simulated surroundings of the daemon: an LND with its customers, and a whole fleet with its audit.
+//! Simulated surroundings of the daemon: an LND with its customers, a relay, and a whole fleet with its audit.
 //!
 //! Owns nothing itself. Called by the `emulate` and `simulate` commands and by tests.
 //! Must stay true: nothing here imports the code it is used to test; the daemon is a process of its own.
@@ -6,3 +6,4 @@
 pub mod audit;
 pub mod fleet;
 pub mod lnd;
+pub mod relay;

@@ -11,10 +11,11 @@ use crate::cashout::ledger::{Cassette, NoteLedger};
 use crate::cashout::{self, CashOut, Event, Illegal, Phase};
 use crate::clients::Book;
 use crate::hardware::ClearedNotes;
-use crate::ids::{AtmId, CashOutId, ClientName, PaymentHash};
-use crate::invoice::{self, IllegalInvoiceEvent, Invoice, InvoiceEvent};
+use crate::ids::{AtmId, CashOutId, ClientName, NostrKey, PaymentHash};
+use crate::invoice::{self, IllegalInvoiceEvent, Invoice, InvoiceEvent, InvoicePhase, Owner};
 use crate::money::{Minor, Msat};
 use crate::record::{AtmEvent, Body, Record};
+use crate::time::UnixMs;
 
 /// What is known of an ATM across restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,6 +98,58 @@ pub struct Folded {
     pub node: Option<String>,
     /// Who was invited to the hold-invoice service.
     pub clients: Book,
+    /// What each of its clients has and had.
+    pub usage: BTreeMap<NostrKey, ClientUsage>,
+}
+
+/// What one client of the hold-invoice service has now, and had on its last day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClientUsage {
+    /// Invoices that are not at their end.
+    pub open: u32,
+    /// Held by LND and neither settled nor canceled.
+    pub held_sats: u64,
+    /// Asked for by the invoices that are not at their end.
+    pub pending_sats: u64,
+    /// The day (UTC, since 1970) on which something was settled last.
+    pub day: u64,
+    /// Settled on that day.
+    pub settled_sats: u64,
+}
+
+impl ClientUsage {
+    /// Replaces what `before` adds by what `after` adds, which happened at `at`.
+    fn turn(&mut self, before: Option<&Invoice>, after: &Invoice, at: UnixMs) {
+        let adds = |invoice: &Invoice| match invoice.is_final() {
+            true => (0, 0, 0),
+            false => (
+                1,
+                invoice.hold().map_or(0, |h| h.paid.sat_ceil()),
+                invoice.spec.amount.sat_ceil(),
+            ),
+        };
+        let (was, is) = (before.map_or((0, 0, 0), adds), adds(after));
+        self.open = self.open.saturating_sub(was.0).saturating_add(is.0);
+        self.held_sats = self.held_sats.saturating_sub(was.1).saturating_add(is.1);
+        self.pending_sats = self.pending_sats.saturating_sub(was.2).saturating_add(is.2);
+        if let InvoicePhase::Settled { paid } = after.phase {
+            let day = day_of(at);
+            let so_far = if day == self.day { self.settled_sats } else { 0 };
+            self.day = day;
+            self.settled_sats = so_far.saturating_add(paid.sat_ceil());
+        }
+    }
+
+    /// Settled on the day of `now`, and everything that is not at its end.
+    #[must_use]
+    pub fn day_sats(&self, now: UnixMs) -> u64 {
+        let settled = if self.day == day_of(now) { self.settled_sats } else { 0 };
+        settled.saturating_add(self.pending_sats)
+    }
+}
+
+fn day_of(at: UnixMs) -> u64 {
+    at.0 / 86_400_000
 }
 
 /// What a record changed.
@@ -146,7 +199,10 @@ impl Folded {
     pub fn add(&mut self, record: &Record) -> Result<Option<Change>, FoldError> {
         match &record.body {
             Body::CashOut { id, event } => Ok(self.cashout(*id, event)?.map(|c| Change::CashOut(Box::new(c)))),
-            Body::Invoice { hash, event } => Ok(self.invoice(*hash, event)?.map(|i| Change::Invoice(Box::new(i)))),
+            Body::Invoice { hash, event } => {
+                let invoice = self.invoice(*hash, event, record.at)?;
+                Ok(invoice.map(|invoice| Change::Invoice(Box::new(invoice))))
+            }
             Body::Atm { id, event } => {
                 self.atms.entry(id.clone()).or_default().apply(event);
                 Ok(Some(Change::Atm(id.clone())))
@@ -188,23 +244,32 @@ impl Folded {
         Ok(Some(after))
     }
 
-    fn invoice(&mut self, hash: PaymentHash, event: &InvoiceEvent) -> Result<Option<Invoice>, FoldError> {
+    fn invoice(&mut self, hash: PaymentHash, event: &InvoiceEvent, at: UnixMs) -> Result<Option<Invoice>, FoldError> {
         let Some(before) = self.invoices.get(&hash) else {
             let InvoiceEvent::Requested { spec } = event else {
                 return Err(FoldError::NotOpen(format!("invoice {hash}")));
             };
             let begun = Invoice::requested(spec.clone());
+            count(&mut self.usage, None, &begun, at);
             self.invoices.insert(hash, begun.clone());
             return Ok(Some(begun));
         };
         let after = invoice::apply(before, event).map_err(|source| FoldError::Invoice { hash, source })?;
         let Some(after) = after else { return Ok(None) };
+        count(&mut self.usage, Some(before), &after, at);
         if after.is_final() {
             self.invoices.remove(&hash);
         } else {
             self.invoices.insert(hash, after.clone());
         }
         Ok(Some(after))
+    }
+}
+
+/// Books an invoice's change on its client, if it has one.
+fn count(usage: &mut BTreeMap<NostrKey, ClientUsage>, before: Option<&Invoice>, after: &Invoice, at: UnixMs) {
+    if let Owner::Remote { client, .. } = after.spec.owner {
+        usage.entry(client).or_default().turn(before, after, at);
     }
 }
 

@@ -5,11 +5,12 @@
 //! or damaged it is set aside and folded again. One writer ([`Store`]), any number of [`View`]s.
 //!
 //! Keys: `m` position and sums; `c/ID` cash-outs; `i/HASH` invoices; `oc/ID`, `oi/HASH` the open ones
-//! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM; `k/NAME` clients.
+//! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM; `k/NAME` clients; `u/KEY` what a client has and had.
 
 pub mod fold;
 mod follower;
 mod open;
+pub mod seen;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,16 +23,17 @@ use thiserror::Error;
 use crate::cashout::CashOut;
 use crate::clients::Client;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
-use crate::invoice::Invoice;
+use crate::invoice::{Invoice, Owner};
 use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
 pub use follower::{Follower, FollowerGone};
 pub use open::{Opened, StateError, open, rebuild};
+pub use seen::{Seen, SeenError};
 
-pub use fold::{AtmBook, Change, FoldError, Folded, Totals};
+pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
 
 /// Changes of the key or value layout; a store of another schema is folded again.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Meta {
@@ -194,6 +196,11 @@ impl Store {
         for (atm, book) in view.atms()? {
             folded.atms.insert(atm, book);
         }
+        for key in view.keys("u/")? {
+            if let (Ok(client), Some(usage)) = (key.parse(), view.get(&format!("u/{key}"))?) {
+                folded.usage.insert(client, usage);
+            }
+        }
         for key in view.keys("k/")? {
             if let (Ok(name), Some(client)) = (key.parse(), view.get::<Client>(&format!("k/{key}"))?) {
                 folded.clients.clients.insert(name, client);
@@ -292,6 +299,11 @@ impl Store {
                 let hash = invoice.spec.hash;
                 put(batch, &format!("i/{hash}"), invoice)?;
                 mark_open(batch, &format!("oi/{hash}"), !invoice.is_final());
+                if let Owner::Remote { client, .. } = &invoice.spec.owner
+                    && let Some(usage) = self.folded.usage.get(client)
+                {
+                    put(batch, &format!("u/{client}"), usage)?;
+                }
             }
             Change::Atm(atm) => {
                 if let Some(book) = self.folded.atms.get(atm) {

@@ -34,7 +34,7 @@ use super::shared::{Seat, Shared};
 use crate::cashout::ledger::Cassette;
 use crate::cashout::{self, CashOut, Effect, Event};
 use crate::ids::CashOutId;
-use crate::invoice::{Hold, Invoice};
+use crate::invoice::{Hold, Invoice, Owner};
 use crate::record::{AtmEvent, Body};
 use crate::store::AtmBook;
 use crate::time::UnixMs;
@@ -254,8 +254,9 @@ impl Handler<InvoiceSeen> for Atm {
     type Result = ();
 
     fn handle(&mut self, InvoiceSeen(invoice): InvoiceSeen, ctx: &mut Self::Context) {
-        let crate::invoice::Owner::Atm { cashout, .. } = invoice.spec.owner;
-        self.observe(cashout, &invoice, ctx);
+        if let Owner::Atm { cashout, .. } = invoice.spec.owner {
+            self.observe(cashout, &invoice, ctx);
+        }
     }
 }
 

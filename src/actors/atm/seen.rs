@@ -16,7 +16,7 @@ pub(super) fn events(cashout: &CashOut, invoice: &Invoice, at: UnixMs) -> Vec<Ev
         events.push(Event::InvoiceOpened { payment_request });
     }
     match &invoice.phase {
-        InvoicePhase::Accepted(hold) | InvoicePhase::Committed(hold) if is_waiting(cashout) => {
+        InvoicePhase::Accepted(hold) | InvoicePhase::Committed { hold, .. } if is_waiting(cashout) => {
             events.push(Event::PaymentHeld { paid: hold.paid, at });
         }
         InvoicePhase::Settled { paid } => events.push(Event::InvoiceSettled { paid: *paid }),
@@ -42,6 +42,7 @@ fn text(why: &CancelReason) -> String {
     match why {
         CancelReason::NotPaid => "not paid in time".into(),
         CancelReason::HoldDeadline => "held too long without a dispense".into(),
+        CancelReason::CommitDeadline => "committed too long ago".into(),
         CancelReason::WindowTooShort => "too few blocks left before LND cancels".into(),
         CancelReason::BadHold(why) => format!("the payment can not be used: {why}"),
         CancelReason::AddRefused(why) => format!("LND refuses the invoice: {why}"),

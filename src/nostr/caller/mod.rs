@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::nostr::{Event, Keys, PublicKey};
-use async_trait::async_trait;
 use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -28,23 +27,13 @@ use crate::time::{SharedClock, UnixMs};
 
 use super::field::{self, BadField, Object};
 use super::method::{Call, Method};
+use super::outbox::Outbox;
 use super::wire::{DropReason, Endpoint, Failure, Freshness, Incoming, Limits, Outcome, Reply, Role, SealError};
 use super::wire::{Party, Signed, Version};
 use waiting::{Recent, Waiting};
 
 /// Pushes that a slow listener may be behind.
 const PUSHES: usize = 256;
-
-/// Carries events to the relays.
-#[async_trait]
-pub trait Outbox: Send + Sync + 'static {
-    /// Hands `event` to the relays; after `until` it is of no use any more. The future may be dropped at any time: the
-    /// answer can come before the relays are done with the question.
-    ///
-    /// # Errors
-    /// Why it reached none of them, in words. `Ok` does not say that anybody has read it.
-    async fn publish(&self, event: Event, until: UnixMs) -> Result<(), String>;
-}
 
 /// How long an answer is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,11 @@
 use std::fmt;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::api::SiteReport;
-use crate::ids::{PaymentHash, Preimage};
+use crate::ids::{PaymentHash, Preimage, TokenHash};
 use crate::nostr::field::{self, BadField, Object};
 
 /// 21 million bitcoin in satoshi: exact even as a JavaScript number, and as millisatoshi in 64 bits.
@@ -110,6 +111,12 @@ impl PairingToken {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// What is kept of it: the sha256 of the text, in lower case.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(Sha256::digest(self.0.as_bytes()).into())
     }
 
     pub(super) fn read(object: &Object) -> Result<Self, BadField> {

@@ -150,6 +150,9 @@ pub struct HoldInvoice {
     pub payment_hash: PaymentHash,
     /// Where it stands.
     pub state: HoldState,
+    /// BOLT11, once LND has it: whoever lost the answer to createHoldInvoice finds it here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoice: Option<String>,
     /// What was asked.
     pub amount_sats: u64,
     /// What came.
@@ -169,9 +172,6 @@ pub struct HoldInvoice {
     /// When an uncommitted hold is canceled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_deadline_unix: Option<u64>,
-    /// BOLT11, while it can be paid or held: whoever lost the answer to createHoldInvoice finds it here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub invoice: Option<String>,
 }
 
 impl HoldInvoice {
@@ -182,6 +182,7 @@ impl HoldInvoice {
         Ok(Self {
             payment_hash: hash_of(object)?,
             state: HoldState::read(object)?,
+            invoice: field::optional_text(object, "invoice", INVOICE_BYTES)?.map(str::to_owned),
             amount_sats: field::whole(object, "amount_sats", 1..=AMOUNT_SATS_MAX)?,
             amount_paid_sats: paid(object)?,
             accepted_at_unix: optional_unix(object, "accepted_at_unix")?,
@@ -189,7 +190,6 @@ impl HoldInvoice {
             htlc_expiry_height: height.and_then(|height| u32::try_from(height).ok()),
             blocks_left: blocks_left.transpose()?,
             hold_deadline_unix: optional_unix(object, "hold_deadline_unix")?,
-            invoice: field::optional_text(object, "invoice", INVOICE_BYTES)?.map(str::to_owned),
         })
     }
 }

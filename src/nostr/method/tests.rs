@@ -261,6 +261,7 @@ proptest! {
         let invoice = HoldInvoice {
             payment_hash: PaymentHash([1; 32]),
             state: states[state],
+            invoice: known[0].then(|| "lnbc1".to_owned()),
             amount_sats: u64::from(numbers[5]) + 1,
             amount_paid_sats: u64::from(numbers[5]),
             accepted_at_unix: some(0),
@@ -268,7 +269,6 @@ proptest! {
             htlc_expiry_height: known[2].then_some(numbers[2]),
             blocks_left: known[3].then_some(-i64::from(numbers[3])),
             hold_deadline_unix: some(4),
-            invoice: known[0].then(|| "lnbc1".to_owned()),
         };
         prop_assert_eq!(HoldInvoice::read(&fields_of(&invoice)), Ok(invoice));
     }

@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use super::ledger::Ledger;
 use crate::ids::PaymentHash;
-use crate::nostr::caller::{Caller, CallerTimings, Outbox};
+use crate::nostr::caller::{Caller, CallerTimings};
 use crate::nostr::method::{Asked, Method};
+use crate::nostr::outbox::Outbox;
 use crate::nostr::wire::{Endpoint, Incoming, Limits, Outcome, Reply, Role, Sight, Signed, Version};
 use crate::time::{Clock, UnixMs};
 

@@ -50,6 +50,9 @@ reasons! {
     BadShard "bad_shard" "a shard of the wrong shape, or one that contradicts another"
     ShardRefused "shard_refused" "this sender may not send shards"
     ShardLimit "shard_limit" "too many or too large shards are waiting for their rest"
+    Strangers "strangers" "too many events from keys that are not known here"
+    RateLimited "rate_limited" "too many requests of this key, and it was told so a moment ago"
+    Unanswered "unanswered" "the daemon is too busy, or a part of it is being restarted"
 }
 
 #[cfg(test)]

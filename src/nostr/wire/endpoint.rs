@@ -158,6 +158,15 @@ impl Opened {
         &self.origin
     }
 
+    /// What its answer has to repeat; not known of a piece.
+    #[must_use]
+    pub fn request_id(&self) -> Option<String> {
+        match &self.content {
+            Content::Whole(Incoming::Request { request_id, .. }) => request_id.clone(),
+            _ => None,
+        }
+    }
+
     /// Until then, in Unix seconds, its id must be remembered.
     #[must_use]
     pub fn remember_until_unix(&self) -> u64 {

@@ -59,6 +59,14 @@ impl Signed {
 
     /// Checks an event that was parsed elsewhere.
     pub fn from_event(event: Event, party: &Party) -> Result<Self, DropReason> {
+        let unproven = Self::from_verified(event, party)?;
+        unproven.0.verify().map_err(|_| DropReason::BadSignature)?;
+        Ok(unproven)
+    }
+
+    /// The same for an event whose id and signature the relay pool has checked already (nostr-relay-pool 0.44.3,
+    /// `SharedState::verify_and_cache`): only for what [`crate::nostr::relays`] hands over.
+    pub fn from_verified(event: Event, party: &Party) -> Result<Self, DropReason> {
         if event.content.len() > MAX_EVENT_BYTES {
             return Err(DropReason::TooLarge);
         }
@@ -74,7 +82,6 @@ impl Signed {
         {
             return Err(DropReason::WrongSender);
         }
-        event.verify().map_err(|_| DropReason::BadSignature)?;
         Ok(Self(event))
     }
 

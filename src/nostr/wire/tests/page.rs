@@ -62,12 +62,16 @@ fn the_example_decodes() {
 }
 
 #[test]
-fn the_page_lists_every_method_and_every_reason() {
+fn the_page_lists_every_method_reason_and_code() {
     for method in Method::ALL {
         assert!(PAGE.contains(&format!("| {} |", method.name())), "{}", method.name());
     }
     for reason in DropReason::ALL {
         let row = format!("| {} | {reason} |", reason.as_str());
+        assert!(PAGE.contains(&row), "{row}");
+    }
+    for (code, says) in Code::ALL {
+        let row = format!("| {} | {says} |", code.as_str());
         assert!(PAGE.contains(&row), "{row}");
     }
 }

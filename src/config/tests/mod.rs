@@ -1,12 +1,15 @@
 //! The example file, the defaults it documents, and how mistakes are told.
 
+mod nostr;
+
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::cashout::{PartialPolicy, UnknownPolicy};
 use crate::money::Minor;
 
-const EXAMPLE: &str = include_str!("../../config/fleet.example.toml");
+/// With the parts that are off.
+const EXAMPLE: &str = include_str!("../../../config/fleet.example.toml");
 
 fn parse(text: &str) -> Config {
     Config::parse(text, Path::new("/etc/tellerd/fleet.toml")).unwrap_or_else(|errors| panic!("{errors}"))
@@ -26,15 +29,27 @@ fn default_line(line: &str) -> Option<&str> {
 
 /// The example with every default written out.
 fn spelled_out() -> String {
-    EXAMPLE
-        .lines()
-        .map(|line| format!("{}\n", default_line(line).unwrap_or(line)))
-        .collect()
+    with_defaults(EXAMPLE)
+}
+
+fn with_defaults(text: &str) -> String {
+    let lines = text.lines().map(|line| default_line(line).unwrap_or(line));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// The example with the parts on that are off.
+fn all_on() -> String {
+    let lines = EXAMPLE.lines().map(|line| line.strip_prefix("#? ").unwrap_or(line));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// The example with each `(line, replacement)` applied; a line must be there.
 fn changed(changes: &[(&str, &str)]) -> String {
-    changes.iter().fold(spelled_out(), |text, (line, with)| {
+    changed_in(spelled_out(), changes)
+}
+
+fn changed_in(text: String, changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(text, |text, (line, with)| {
         let (line, with) = (format!("\n{line}\n"), format!("\n{with}\n"));
         assert!(text.contains(&line), "no line {line:?}");
         text.replacen(&line, &with, 1)
@@ -59,7 +74,11 @@ fn the_example_parses_as_it_is() {
 #[test]
 fn the_defaults_are_those_in_the_comments() {
     assert!(EXAMPLE.lines().filter_map(default_line).count() > 15);
-    assert_eq!(format!("{:?}", parse(EXAMPLE)), format!("{:?}", parse(&spelled_out())));
+    for text in [EXAMPLE, &all_on(), nostr::SITE] {
+        let spelled_out = with_defaults(text);
+        assert_ne!(text, spelled_out);
+        assert_eq!(format!("{:?}", parse(text)), format!("{:?}", parse(&spelled_out)));
+    }
 }
 
 #[test]
@@ -83,24 +102,23 @@ fn the_defaults_are_those_of_the_design() {
 /// An unknown key is answered with the known ones: each of them must be in the example.
 #[test]
 fn the_example_names_every_key() {
-    for section in ["http", "lnd", "policy", "rate", "fee", "journal", "supervision"] {
-        let header = format!("\n[{section}]\n");
-        assert_eq!(spelled_out().matches(&header).count(), 1);
-        assert_known_are_named(&spelled_out().replacen(&header, &format!("{header}zzz = 1\n"), 1));
+    let text = with_defaults(&all_on());
+    let headers = text.lines().filter(|line| line.starts_with('['));
+    let headers: BTreeSet<&str> = headers.collect();
+    assert_eq!(headers.len(), 13, "{headers:?}");
+    for header in headers {
+        let header = format!("\n{header}\n");
+        assert_known_are_named(&text.replacen(&header, &format!("{header}zzz = 1\n"), 1), EXAMPLE);
     }
-    for section in ["atm", "atm.cassette"] {
-        let header = format!("\n[[{section}]]\n");
-        assert_known_are_named(&spelled_out().replacen(&header, &format!("{header}zzz = 1\n"), 1));
-    }
-    assert_known_are_named(&format!("zzz = 1\n{}", spelled_out()));
+    assert_known_are_named(&format!("zzz = 1\n{text}"), EXAMPLE);
 }
 
-fn assert_known_are_named(text: &str) {
+fn assert_known_are_named(text: &str, example: &str) {
     let told = mistakes(text);
     let (key, known) = told.split_once(": unknown key; known here: ").expect("unknown key");
     assert!(key.ends_with("zzz") && !known.contains('\n'), "{told}");
-    let separators = |c: char| !(c.is_ascii_lowercase() || c == '_');
-    let named: BTreeSet<&str> = EXAMPLE.split(separators).collect();
+    let separators = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let named: BTreeSet<&str> = example.split(separators).collect();
     for key in known.split(", ") {
         assert!(named.contains(key), "{key} is not in the example");
     }

@@ -1,0 +1,234 @@
+//! Who the service's clients are: invitations, enrolments and revocations, and the roster that everyone reads.
+//!
+//! Called through the fleet's door by operators ([`Fleet::invite`], [`Fleet::revoke`]) and by the Nostr actor
+//! ([`enroll`]). What must stay true: one change at a time, so that no two keys use one token; a change is durable
+//! before the roster shows it, and shown although whoever asked for it has gone away; of a token only its hash is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::nostr::nips::nip19::{Nip19Profile, ToBech32};
+use ::nostr::{PublicKey, RelayUrl};
+use thiserror::Error;
+
+use super::drive::write;
+use super::fleet::{Fleet, FleetError};
+use super::journal::{JournalError, Load};
+use super::shared::Shared;
+use crate::api::{ClientView, Invitation};
+use crate::clients::{Book, ClientEvent, ConfiguredClient, EnrollError, Limits, Operator, Roster, views};
+use crate::ids::{ClientName, NostrKey, TokenHash};
+use crate::nostr::method::PairingToken;
+use crate::record::Body;
+use crate::time::UnixMs;
+
+/// The hold-invoice service that this daemon is for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceIdentity {
+    /// Its public key, that of this daemon.
+    pub key: NostrKey,
+    /// Where it can be reached; at least one.
+    pub relays: Vec<String>,
+    /// `[[service.client]]`
+    pub clients: Vec<ConfiguredClient>,
+    /// Of clients that have none of their own.
+    pub limits: Limits,
+    /// How long an invitation can be used.
+    pub invite_valid: Duration,
+}
+
+impl ServiceIdentity {
+    /// Key and relays as nprofile (NIP-19): as many of the relays, from the first on, as fit into its 1023 characters.
+    #[must_use]
+    pub fn profile(&self) -> String {
+        let relays = self.relays.iter().filter_map(|relay| RelayUrl::parse(relay).ok());
+        let mut profile = Nip19Profile::new(PublicKey::from_byte_array(self.key.0), relays);
+        loop {
+            match profile.to_bech32() {
+                Ok(text) => return text,
+                Err(_) if profile.relays.pop().is_some() => {}
+                // A key alone always fits.
+                Err(_) => return self.key.to_string(),
+            }
+        }
+    }
+
+    /// The client's key stands in the configuration.
+    fn fixes(&self, name: &ClientName) -> bool {
+        self.clients.iter().any(|one| one.name == *name && one.key.is_some())
+    }
+}
+
+/// Everyone who may do anything. Without a service nobody is a client, whatever the book says.
+#[must_use]
+pub fn roster(service: Option<&ServiceIdentity>, operators: &[Operator], book: &Book) -> Roster {
+    match service {
+        Some(service) => Roster::new(&service.clients, service.limits, operators, book),
+        None => Roster::new(&[], Limits::NONE, operators, &Book::default()),
+    }
+}
+
+/// Why the clients stay as they are.
+#[derive(Debug, Clone, Error)]
+pub enum ClientError {
+    /// Nobody is served here.
+    #[error("this tellerd has no service for others: there is no [service] in its configuration")]
+    NoService,
+    /// The client's key stands in the configuration.
+    #[error("{0} has its key in the configuration: change it there")]
+    Configured(ClientName),
+    /// There is none of this name.
+    #[error("no client is called {0}")]
+    NoSuchClient(ClientName),
+    /// The token does not enroll this key.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
+    /// There are no random bytes for a token.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// The change is not in the journal, or it is not known whether it is.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl From<ClientError> for FleetError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::NoSuchClient(name) => Self::NoSuchClient(name),
+            ClientError::Journal(JournalError::Unknown(why)) => Self::Unavailable(why),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+/// What `change` writes, of whom; `None` when all is as it should be already.
+type Wanted = Option<(ClientName, ClientEvent)>;
+
+/// The bearer of this token and key becomes a client.
+///
+/// # Errors
+/// When the token is void, the key another client's, or the change can not be made durable.
+pub async fn enroll(shared: &Arc<Shared>, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
+    let enrolled = change(shared, move |service, book, now| {
+        let name = book.enrolls(token, key, now, &service.clients)?.clone();
+        let event = ClientEvent::Enrolled { key, at: now };
+        Ok((Some((name.clone(), event)), name))
+    });
+    let (_, name) = enrolled.await?;
+    Ok(name)
+}
+
+impl Fleet {
+    /// All clients of the service, by name.
+    ///
+    /// # Errors
+    /// When there is no service, or the state can not be read.
+    pub async fn clients(&self) -> Result<Vec<ClientView>, FleetError> {
+        let service = service(&self.shared)?;
+        let book = book(&self.shared).await.map_err(ClientError::from)?;
+        Ok(views(&book, &service.clients, self.shared.clock.now()))
+    }
+
+    /// Invites a client. A former invitation of this name is void; its key, if it has one, stays until the new
+    /// invitation is used.
+    ///
+    /// # Errors
+    /// When there is no service, or the client's key stands in the configuration.
+    pub async fn invite(&self, name: ClientName, by: String) -> Result<Invitation, FleetError> {
+        let mut bytes = zeroize::Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *bytes).map_err(ClientError::Random)?;
+        let token = PairingToken::from_bytes(*bytes);
+        let hash = token.hash();
+        let (_, until) = change(&self.shared, move |service, _, now| {
+            if service.fixes(&name) {
+                return Err(ClientError::Configured(name));
+            }
+            let until = now.plus(service.invite_valid);
+            let token = hash;
+            Ok((Some((name, ClientEvent::Invited { token, until, by })), until))
+        })
+        .await?;
+        let profile = service(&self.shared)?.profile();
+        Ok(Invitation {
+            pairing: format!("{profile}:{}", token.expose()),
+            until_unix_ms: until,
+        })
+    }
+
+    /// A client's key and its invitation are void from now on. For a client that is revoked already nothing is done.
+    ///
+    /// # Errors
+    /// When there is no service or no such client, or its key stands in the configuration.
+    pub async fn revoke(&self, name: ClientName, by: String) -> Result<ClientView, FleetError> {
+        let of = name.clone();
+        let (book, ()) = change(&self.shared, move |service, book, _| {
+            if service.fixes(&name) {
+                return Err(ClientError::Configured(name));
+            }
+            let Some(client) = book.clients.get(&name) else {
+                return Err(ClientError::NoSuchClient(name));
+            };
+            let out = client.revoked && client.key.is_none() && client.invite.is_none();
+            let wanted = (!out).then_some((name, ClientEvent::Revoked { by }));
+            Ok((wanted, ()))
+        })
+        .await?;
+        let views = views(&book, &service(&self.shared)?.clients, self.shared.clock.now());
+        let view = views.into_iter().find(|view| view.name == of);
+        view.ok_or(FleetError::NoSuchClient(of))
+    }
+}
+
+fn service(shared: &Shared) -> Result<&Arc<ServiceIdentity>, ClientError> {
+    shared.service.as_ref().ok_or(ClientError::NoService)
+}
+
+/// What the journal says of the clients.
+async fn book(shared: &Shared) -> Result<Book, JournalError> {
+    let journal = shared.journal.get().ok_or(JournalError::Down)?;
+    let question: Load<Book> = Load(Box::new(|folded, _| Ok(folded.clients.clone())));
+    let died = |_| JournalError::Unknown("the journal actor died over a question".into());
+    journal.send(question).await.map_err(died)?
+}
+
+/// Makes what `decide` wants durable and shows it to everyone; answers the book after it. Goes on to its end when the
+/// caller goes away.
+async fn change<T: 'static>(
+    shared: &Arc<Shared>,
+    decide: impl FnOnce(&ServiceIdentity, &Book, UnixMs) -> Result<(Wanted, T), ClientError> + 'static,
+) -> Result<(Book, T), ClientError> {
+    let service = Arc::clone(service(shared)?);
+    let shared = Arc::clone(shared);
+    let work = actix::spawn(async move {
+        let _one = shared.client_changes.lock().await;
+        let mut book = book(&shared).await?;
+        let (wanted, answer) = decide(&service, &book, shared.clock.now())?;
+        if let Some((name, event)) = wanted {
+            make(&shared, &mut book, name, event).await?;
+        }
+        Ok((book, answer))
+    });
+    work.await
+        .unwrap_or_else(|error| Err(JournalError::Unknown(error.to_string()).into()))
+}
+
+async fn make(shared: &Shared, book: &mut Book, name: ClientName, event: ClientEvent) -> Result<(), JournalError> {
+    let body = Body::Client {
+        name: name.clone(),
+        event: event.clone(),
+    };
+    let written = write(shared.journal.clone(), body).await;
+    match &written {
+        Ok(()) => {
+            tracing::info!(client = %name, event = event.name(), "the clients changed");
+            book.apply(&name, &event);
+        }
+        // It may be durable or not: the journal's next life knows.
+        Err(JournalError::Unknown(_)) => *book = self::book(shared).await?,
+        Err(_) => return written,
+    }
+    let service = shared.service.as_deref();
+    let roster = roster(service, &shared.operators, book);
+    shared.roster.send_replace(Arc::new(roster));
+    written
+}

@@ -1,0 +1,84 @@
+//! An invoice as the hold-invoice service tells of it. Pure.
+//!
+//! What must stay true: only what is durable here is told; a hold that will be canceled is told as CANCELED, because
+//! nothing can change that any more, but one that will be settled is ACCEPTED until LND has settled it.
+
+use crate::ids::NostrKey;
+use crate::invoice::{Invoice, InvoicePhase, Owner};
+use crate::nostr::method::{CommittedInvoice, HoldInvoice, HoldState};
+use crate::nostr::wire::{Code, Failure};
+use crate::time::UnixMs;
+
+/// The client whose invoice it is; `None` for a cash-out of this daemon.
+pub(super) fn client_of(invoice: &Invoice) -> Option<NostrKey> {
+    match invoice.spec.owner {
+        Owner::Remote { client, .. } => Some(client),
+        Owner::Atm { .. } => None,
+    }
+}
+
+pub(super) fn state(invoice: &Invoice) -> HoldState {
+    match invoice.phase {
+        InvoicePhase::Creating | InvoicePhase::Open => HoldState::Open,
+        InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. } | InvoicePhase::Settling { .. } => {
+            HoldState::Accepted
+        }
+        InvoicePhase::Settled { .. } => HoldState::Settled,
+        InvoicePhase::Canceling(_) | InvoicePhase::Canceled(_) => HoldState::Canceled,
+    }
+}
+
+/// The answer to getHoldInvoice; `height` is LND's, when it is known.
+pub(super) fn hold_invoice(invoice: &Invoice, height: Option<u32>) -> HoldInvoice {
+    let hold = invoice.hold();
+    let paid = match invoice.phase {
+        InvoicePhase::Settled { paid } => paid.sat_floor(),
+        _ => hold.map_or(0, |hold| hold.paid.sat_floor()),
+    };
+    let until = match invoice.phase {
+        InvoicePhase::Accepted(hold) => Some(invoice.hold_until(&hold)),
+        InvoicePhase::Committed { since, .. } => invoice.spec.owner.commit_deadline(since),
+        _ => None,
+    };
+    HoldInvoice {
+        payment_hash: invoice.spec.hash,
+        state: state(invoice),
+        invoice: invoice.payment_request.clone(),
+        amount_sats: invoice.spec.amount.sat_floor(),
+        amount_paid_sats: paid,
+        accepted_at_unix: hold.map(|hold| hold.since.as_secs()),
+        settled_at_unix: None,
+        htlc_expiry_height: hold.map(|hold| hold.lowest_expiry_height),
+        blocks_left: hold.and_then(|hold| Some(hold.blocks_left(invoice.spec.hold_expiry_delta, height?))),
+        hold_deadline_unix: until.map(UnixMs::as_secs),
+    }
+}
+
+/// The answer to commitHoldInvoice, when the invoice is committed; `blocks_left` was read at LND just now.
+pub(super) fn committed(invoice: &Invoice, blocks_left: i64) -> Option<CommittedInvoice> {
+    let InvoicePhase::Committed { hold, since } = invoice.phase else {
+        return None;
+    };
+    let deadline = invoice.spec.owner.commit_deadline(since)?;
+    let height = i64::from(hold.lowest_expiry_height) - i64::from(invoice.spec.hold_expiry_delta) - blocks_left;
+    Some(CommittedInvoice {
+        payment_hash: invoice.spec.hash,
+        state: HoldState::Accepted,
+        commit_deadline_unix: deadline.as_secs(),
+        blocks_left,
+        amount_paid_sats: hold.paid.sat_floor(),
+        htlc_expiry_height: hold.lowest_expiry_height,
+        block_height: u32::try_from(height).unwrap_or(0),
+    })
+}
+
+/// Why an order does not fit the invoice, from the state that it met.
+pub(super) fn refusal(invoice: &Invoice, why: &str) -> Failure {
+    let code = match invoice.phase {
+        InvoicePhase::Creating | InvoicePhase::Open => Code::StillOpen,
+        InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. } => Code::TooLate,
+        InvoicePhase::Settling { .. } | InvoicePhase::Settled { .. } => Code::AlreadySettled,
+        InvoicePhase::Canceling(_) | InvoicePhase::Canceled(_) => Code::AlreadyCanceled,
+    };
+    Failure::new(code, why)
+}

@@ -1,0 +1,228 @@
+//! Ids of Nostr events that had an effect, kept until the events are too old to be believed; and sites' last reports.
+//!
+//! A sled of its own beside the state, `nostr`: it is not folded from the journal. Owned by one thread, because sled blocks; ids
+//! that come together are made durable together. Asked by the Nostr gate. What must stay true: [`Seen::remember`] says
+//! `true` once for an id, and only after a crash of this process could not make it say so again. (The death of the
+//! machine may lose the last ids: sled's flush does not wait for the disk, facts/crates.md. The methods are idempotent
+//! by payment hash; this is the second wall.)
+//!
+//! Trees: `ids` id -> until; `until` until + id, for forgetting; `sites` name -> report.
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// Ids that are looked at together at most.
+const BATCH: usize = 256;
+/// Ids forgotten for each batch at most, so that forgetting never delays asking.
+const FORGET: usize = 1024;
+
+/// Why it is not known whether an id was seen.
+#[derive(Debug, Clone, Error)]
+pub enum SeenError {
+    /// sled refuses.
+    #[error("the store of seen event ids: {0}")]
+    Sled(#[from] sled::Error),
+    /// The system refuses a thread.
+    #[error("the thread of seen event ids: {0}")]
+    Thread(String),
+    /// Its thread has ended.
+    #[error("the store of seen event ids has ended")]
+    Gone,
+}
+
+enum Job {
+    Remember(Remember),
+    Keep { site: String, report: Vec<u8> },
+}
+
+struct Remember {
+    id: [u8; 32],
+    until_unix: u64,
+    now_unix: u64,
+    answer: oneshot::Sender<Result<bool, SeenError>>,
+}
+
+/// The store; clones share it.
+#[derive(Clone)]
+pub struct Seen {
+    ids: sled::Tree,
+    sites: sled::Tree,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Seen {
+    /// Opens `dir/nostr`. The caller holds the lock of `dir`. One that sled can not open is an error: begun anew it would
+    /// let events act twice.
+    ///
+    /// # Errors
+    /// When sled or the system refuses.
+    pub fn open(dir: &Path) -> Result<Self, SeenError> {
+        let db = sled::Config::new()
+            .path(dir.join("nostr"))
+            .cache_capacity(8 << 20)
+            .flush_every_ms(None)
+            .open()?;
+        let (ids, untils, sites) = (db.open_tree("ids")?, db.open_tree("until")?, db.open_tree("sites")?);
+        let (jobs, work) = mpsc::channel::<Job>();
+        let book = Book {
+            db,
+            ids: ids.clone(),
+            untils,
+            sites: sites.clone(),
+        };
+        let run = move || {
+            while let Ok(first) = work.recv() {
+                let more = work.try_iter().take(BATCH - 1);
+                book.answer(std::iter::once(first).chain(more).collect());
+            }
+        };
+        let thread = std::thread::Builder::new().name("seen".into()).spawn(run);
+        thread.map_err(|error| SeenError::Thread(error.to_string()))?;
+        Ok(Self { ids, sites, jobs })
+    }
+
+    /// Whether the id was remembered before; a look that changes nothing.
+    ///
+    /// # Errors
+    /// When sled can not tell.
+    pub fn knows(&self, id: &[u8; 32]) -> Result<bool, SeenError> {
+        Ok(self.ids.contains_key(id)?)
+    }
+
+    /// Remembers the id until `until_unix` has passed (seconds); `true` when it was not known before.
+    ///
+    /// # Errors
+    /// When it can not be remembered: the event must have no effect.
+    pub async fn remember(&self, id: [u8; 32], until_unix: u64, now_unix: u64) -> Result<bool, SeenError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Remember(Remember {
+            id,
+            until_unix,
+            now_unix,
+            answer,
+        });
+        self.jobs.send(job).map_err(|_| SeenError::Gone)?;
+        answered.await.map_err(|_| SeenError::Gone)?
+    }
+
+    /// Keeps a site's last report for the next life.
+    pub fn keep_site(&self, site: String, report: Vec<u8>) {
+        // A report comes every half minute; without the thread the gate takes nothing any more anyway.
+        let _ = self.jobs.send(Job::Keep { site, report });
+    }
+
+    /// The reports that were kept.
+    ///
+    /// # Errors
+    /// When sled can not tell.
+    pub fn sites(&self) -> Result<Vec<(String, Vec<u8>)>, SeenError> {
+        let text = |key: sled::IVec| String::from_utf8_lossy(&key).into_owned();
+        let read = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (site, report) = entry?;
+            Ok((text(site), report.to_vec()))
+        };
+        self.sites.iter().map(read).collect()
+    }
+}
+
+struct Book {
+    db: sled::Db,
+    ids: sled::Tree,
+    untils: sled::Tree,
+    sites: sled::Tree,
+}
+
+impl Book {
+    fn answer(&self, jobs: Vec<Job>) {
+        let mut asked = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match job {
+                Job::Remember(job) => asked.push(job),
+                Job::Keep { site, report } => {
+                    if let Err(error) = self.sites.insert(site, report) {
+                        tracing::error!(%error, "a site's report is not kept");
+                    }
+                }
+            }
+        }
+        let now_unix = asked.iter().map(|job| job.now_unix).max().unwrap_or(0);
+        let noted: Vec<_> = asked.into_iter().map(|job| (self.note(&job), job.answer)).collect();
+        let kept = self.forget(now_unix).and_then(|()| self.db.flush().map(drop));
+        for (first, answer) in noted {
+            let told = match (&kept, first) {
+                (Ok(()), first) => first.map_err(SeenError::from),
+                (Err(error), _) => Err(SeenError::from(error.clone())),
+            };
+            // Whoever asked may be gone; then the event has no effect.
+            let _ = answer.send(told);
+        }
+    }
+
+    fn note(&self, job: &Remember) -> sled::Result<bool> {
+        let until = job.until_unix.to_be_bytes();
+        if self.ids.insert(job.id, &until)?.is_some() {
+            return Ok(false);
+        }
+        self.untils.insert([&until[..], &job.id[..]].concat(), &[])?;
+        Ok(true)
+    }
+
+    /// Forgets ids whose time has passed. The entry by time goes last: a crash between leaves no id behind.
+    fn forget(&self, now_unix: u64) -> sled::Result<()> {
+        for entry in self.untils.range(..now_unix.to_be_bytes()).keys().take(FORGET) {
+            let entry = entry?;
+            if let Some(id) = entry.get(8..) {
+                self.ids.remove(id)?;
+            }
+            self.untils.remove(entry)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn opened(dir: &Path) -> Seen {
+        loop {
+            match Seen::open(dir) {
+                Ok(seen) => return seen,
+                // The thread of the life before is about to let go of the folder.
+                Err(error) if error.to_string().contains("lock") => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_is_new_once_across_lives_until_its_time_has_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = opened(dir.path()).await;
+        assert!(!seen.knows(&[1; 32]).unwrap());
+        assert!(seen.remember([1; 32], 100, 50).await.unwrap());
+        assert!(seen.knows(&[1; 32]).unwrap());
+        assert!(!seen.remember([1; 32], 100, 51).await.unwrap());
+        drop(seen);
+        let seen = opened(dir.path()).await;
+        assert!(
+            !seen.remember([1; 32], 100, 100).await.unwrap(),
+            "100 is within its time"
+        );
+        assert!(seen.remember([2; 32], 300, 101).await.unwrap());
+        assert!(!seen.knows(&[1; 32]).unwrap(), "forgotten");
+        assert!(seen.knows(&[2; 32]).unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_of_many_at_once_is_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = opened(dir.path()).await;
+        let all = (0..100_u8).map(|n| seen.remember([n % 10; 32], 100, 1));
+        let firsts = futures_util::future::join_all(all).await;
+        assert_eq!(firsts.into_iter().filter(|first| *first.as_ref().unwrap()).count(), 10);
+    }
+}
