@@ -257,7 +257,7 @@ fn mistakes_in_the_service() {
     let hold = served(&[("hold_deadline = \"10m\"", "hold_deadline = \"2h\"")]);
     assert_told(
         &hold,
-        "commit_deadline = \"60m\"",
+        "commit_deadline = \"65m\"",
         "service.commit_deadline: 3900 s is not above",
     );
 }
