@@ -217,6 +217,9 @@ mod tests {
         }
         assert_eq!(desk.orders.known().len(), MOST);
         assert_eq!(desk.order("1", "left", now).await, Ok(json!(2)), "known");
-        assert!(desk.order("0", "left", now).await.unwrap().as_u64() > Some(500), "forgotten");
+        assert!(
+            desk.order("0", "left", now).await.unwrap().as_u64() > Some(500),
+            "forgotten"
+        );
     }
 }
