@@ -4,6 +4,7 @@ mod atm;
 mod cashout;
 mod check;
 mod client;
+mod clients;
 mod connect;
 mod emulate;
 mod follow;
@@ -59,6 +60,9 @@ enum Command {
     Atm(atm::AtmCommand),
     /// Make an operator's key for Nostr when it is missing, and print its public part, for [[operator]].
     Key,
+    /// The clients of the hold-invoice service: add, list, revoke.
+    #[command(subcommand)]
+    Client(clients::ClientCommand),
     /// Read the journal of a data directory.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -126,6 +130,10 @@ fn dispatch(command: Command, remote: &connect::Remote) -> anyhow::Result<ExitCo
         Command::Resolve(args) => wait(items::resolve(args, remote)),
         Command::Atm(command) => wait(atm::run(command, remote)),
         Command::Key => key::run(remote.key_file.as_deref()),
+        Command::List(args) => wait(items::list(args)),
+        Command::Resolve(args) => wait(items::resolve(args)),
+        Command::Atm(command) => wait(atm::run(command)),
+        Command::Client(command) => wait(clients::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
         Command::Emulate(command) => wait(emulate::run(command)),
