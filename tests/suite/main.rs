@@ -24,3 +24,4 @@ mod sim_lnd;
 mod sim_lnd_faults;
 mod sim_lnd_kill;
 mod simulate;
+mod via;

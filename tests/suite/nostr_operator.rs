@@ -60,7 +60,9 @@ impl Phone {
             timings: Timings::default(),
         };
         let (sender, arrived) = mpsc::channel(64);
-        let relays = Relays::start(settings, sender, Arc::new(Unwatched)).await.expect("relays");
+        let relays = Relays::start(settings, sender, Arc::new(Unwatched))
+            .await
+            .expect("relays");
         relays.epoch().wait_for(|times| *times > 0).await.expect("listening");
         Self {
             own: keys.public_key().to_hex(),
@@ -82,7 +84,10 @@ impl Phone {
             input: input.as_object().expect("an object").clone(),
         };
         let text = request.encode(&self.own, request_id);
-        let mut events = self.endpoint.seal(self.service, Version::V2, &text, Self::now()).expect("sealed");
+        let mut events = self
+            .endpoint
+            .seal(self.service, Version::V2, &text, Self::now())
+            .expect("sealed");
         events.pop().expect("one event")
     }
 
@@ -94,11 +99,17 @@ impl Phone {
     /// The next answer, and to which request.
     async fn hears(&mut self) -> (String, Outcome) {
         loop {
-            let next = tokio::time::timeout(LIMIT, self.arrived.recv()).await.expect("an answer");
+            let next = tokio::time::timeout(LIMIT, self.arrived.recv())
+                .await
+                .expect("an answer");
             let event = next.expect("an event").event;
             let signed = Signed::from_event(event, &self.endpoint.party()).expect("signed by the service");
             let opened = self.endpoint.open(&signed, true, Self::now()).expect("opened");
-            match self.endpoint.admit(opened, Sight::First, Self::now()).expect("admitted") {
+            match self
+                .endpoint
+                .admit(opened, Sight::First, Self::now())
+                .expect("admitted")
+            {
                 Incoming::Reply { reply, .. } => return (reply.request_id.expect("an id"), reply.outcome),
                 Incoming::Piece { .. } => {}
                 other => panic!("{other:?}"),
@@ -185,13 +196,21 @@ fn each_role_may_do_what_those_before_it_may_and_a_stranger_nothing() {
             let mut phone = Phone::new(rig, who).await;
             for (method, input) in reads.clone() {
                 match who {
-                    STRANGER => phone.is_refused(method, input, Code::NotAllowed, "not an operator here").await,
+                    STRANGER => {
+                        phone
+                            .is_refused(method, input, Code::NotAllowed, "not an operator here")
+                            .await
+                    }
                     _ => _ = phone.asks(method, input).await.expect(method),
                 }
             }
             for (method, input) in changes.clone() {
                 match who {
-                    STRANGER => phone.is_refused(method, input, Code::NotAllowed, "not an operator").await,
+                    STRANGER => {
+                        phone
+                            .is_refused(method, input, Code::NotAllowed, "not an operator")
+                            .await
+                    }
                     VIEWER => {
                         let words = "has the role viewer; that needs cash";
                         phone.is_refused(method, input, Code::NotAllowed, words).await;
@@ -202,14 +221,20 @@ fn each_role_may_do_what_those_before_it_may_and_a_stranger_nothing() {
             match who {
                 OPERATOR => {
                     let words = "has ended: it is completed";
-                    phone.is_refused("resolveCashOut", close.clone(), Code::Refused, words).await;
+                    phone
+                        .is_refused("resolveCashOut", close.clone(), Code::Refused, words)
+                        .await;
                 }
                 STRANGER => {
-                    phone.is_refused("resolveCashOut", close.clone(), Code::NotAllowed, "not an operator").await;
+                    phone
+                        .is_refused("resolveCashOut", close.clone(), Code::NotAllowed, "not an operator")
+                        .await;
                 }
                 _ => {
                     let words = "that needs operator";
-                    phone.is_refused("resolveCashOut", close.clone(), Code::NotAllowed, words).await;
+                    phone
+                        .is_refused("resolveCashOut", close.clone(), Code::NotAllowed, words)
+                        .await;
                 }
             }
             let service = phone.asks("getServiceInfo", json!({})).await.expect_err("no service");
@@ -256,7 +281,14 @@ fn orders_act_and_stand_in_the_journal_with_their_key_before_their_effect() {
             _ => None,
         };
         let course: Vec<String> = rig.journal().iter().filter_map(is).collect();
-        let expected = ["drainAtm", "drained", "loadAtm", "cassette_loaded", "resumeAtm", "resumed"];
+        let expected = [
+            "drainAtm",
+            "drained",
+            "loadAtm",
+            "cassette_loaded",
+            "resumeAtm",
+            "resumed",
+        ];
         assert_eq!(course, expected);
         let (_, order) = &orders(rig)[1];
         assert_eq!(order["input"], load(77));
@@ -288,22 +320,39 @@ fn an_unknown_outcome_is_resolved_and_a_lost_answer_misleads_nobody() {
         })
         .await;
         let mut phone = Phone::new(rig, OPERATOR).await;
-        let seen = phone.asks("getCashOut", json!({"cashout": cashout.id})).await.expect("seen");
+        let seen = phone
+            .asks("getCashOut", json!({"cashout": cashout.id}))
+            .await
+            .expect("seen");
         assert_eq!(seen["cashout"]["state"], "outcome_unknown", "{seen}");
         let action = seen["cashout"]["operator_action"].as_str().expect("an action");
         assert!(action.contains("tellerd resolve"), "{action}");
         let word = json!({"cashout": cashout.id, "decision": {"delivered_minor": 4000}, "note": "counted"});
-        let first = phone.asks_as("once", "resolveCashOut", word.clone()).await.expect("resolved");
+        let first = phone
+            .asks_as("once", "resolveCashOut", word.clone())
+            .await
+            .expect("resolved");
         rig.reaches(cashout.id, "claim_owed").await;
         assert!(rig.ended(payment).await.preimage.is_some());
-        let again = phone.asks_as("once", "resolveCashOut", word).await.expect("the same answer");
+        let again = phone
+            .asks_as("once", "resolveCashOut", word)
+            .await
+            .expect("the same answer");
         assert_eq!(first, again);
         let paid = json!({"cashout": cashout.id, "decision": "claim_paid"});
-        let first = phone.asks_as("paid", "resolveCashOut", paid.clone()).await.expect("paid");
+        let first = phone
+            .asks_as("paid", "resolveCashOut", paid.clone())
+            .await
+            .expect("paid");
         assert_eq!(first["cashout"]["state"], "completed", "{first}");
-        let again = phone.asks_as("paid", "resolveCashOut", paid.clone()).await.expect("the same answer");
+        let again = phone
+            .asks_as("paid", "resolveCashOut", paid.clone())
+            .await
+            .expect("the same answer");
         assert_eq!(first, again);
-        phone.is_refused("resolveCashOut", paid, Code::Refused, "has ended: it is completed").await;
+        phone
+            .is_refused("resolveCashOut", paid, Code::Refused, "has ended: it is completed")
+            .await;
         let methods = orders(rig).len();
         assert_eq!(methods, 3, "two that acted, and one that could not");
     });
@@ -320,7 +369,9 @@ fn lists_have_limits_and_what_is_not_there_is_not_found() {
         let page = phone.asks("listCashOuts", json!({"limit": 2})).await.expect("two");
         let ids = |page: &Value| -> Vec<String> {
             let list = page["cashouts"].as_array().expect("a list");
-            list.iter().map(|one| one["id"].as_str().expect("id").to_owned()).collect()
+            list.iter()
+                .map(|one| one["id"].as_str().expect("id").to_owned())
+                .collect()
         };
         let newest = ids(&page);
         assert_eq!(newest.len(), 2);
@@ -332,8 +383,18 @@ fn lists_have_limits_and_what_is_not_there_is_not_found() {
             ("listCashOuts", json!({"limit": 0}), Code::BadRequest, "limit"),
             ("listCashOuts", json!({"limit": 501}), Code::BadRequest, "limit"),
             ("listCashOuts", json!({"page": 2}), Code::BadRequest, "page"),
-            ("getAtm", json!({"atm": "nowhere"}), Code::NotFound, "no ATM is called nowhere"),
-            ("drainAtm", json!({"atm": "nowhere"}), Code::NotFound, "no ATM is called nowhere"),
+            (
+                "getAtm",
+                json!({"atm": "nowhere"}),
+                Code::NotFound,
+                "no ATM is called nowhere",
+            ),
+            (
+                "drainAtm",
+                json!({"atm": "nowhere"}),
+                Code::NotFound,
+                "no ATM is called nowhere",
+            ),
             ("getAtm", json!({}), Code::BadRequest, "atm is missing"),
             (
                 "getCashOut",
@@ -356,7 +417,9 @@ fn lists_have_limits_and_what_is_not_there_is_not_found() {
             {"position": 1, "denomination_minor": 2000, "notes": 1},
             {"position": 1, "denomination_minor": 2000, "notes": 2},
         ]});
-        phone.is_refused("loadAtm", twice, Code::BadRequest, "cassettes[1].position").await;
+        phone
+            .is_refused("loadAtm", twice, Code::BadRequest, "cassettes[1].position")
+            .await;
     });
 }
 
@@ -369,7 +432,15 @@ fn an_order_that_is_asked_for_again_acts_once_and_a_replayed_event_not_at_all() 
         let first = phone.asks_as("load-1", "loadAtm", load(50)).await.expect("loaded");
         // A customer comes between the order and its repetition: the notes delivered must not be counted in again.
         rig.serve("left").await;
-        let again = phone.asks_as("load-1", "loadAtm", load(50)).await.expect("the same answer");
+        let again = phone
+            .asks_as("load-1", "loadAtm", load(50))
+            .await
+            .expect("the same answer");
+        assert_eq!(first, again);
+        rig.fleet.make_panic(ChildId::Nostr).await;
+        let restarts = "tellerd_actor_restarts_total{actor=\"nostr\"}";
+        until("another Nostr actor", async || rig.metric(restarts).await >= 1.0).await;
+        let again = phone.asks_as("load-1", "loadAtm", load(50)).await.expect("still");
         assert_eq!(first, again);
         let now = phone.asks("getAtm", json!({"atm": "left"})).await.expect("the machine");
         assert!(now["atm"]["cassettes"][0]["remaining"].as_u64() < Some(50), "{now}");
@@ -403,7 +474,9 @@ fn an_order_that_is_asked_for_again_acts_once_and_a_replayed_event_not_at_all() 
         // was looked at.
         let mut thief = Phone::new(rig, STRANGER).await;
         thief.publish(&recorded).await;
-        thief.is_refused("listAtms", json!({}), Code::NotAllowed, "not an operator").await;
+        thief
+            .is_refused("listAtms", json!({}), Code::NotAllowed, "not an operator")
+            .await;
         phone.asks("getAtm", left).await.expect("the machine");
         assert_eq!(drains(rig), 2);
         rig.serve("left").await;
@@ -435,7 +508,9 @@ fn an_order_that_can_not_be_written_down_does_nothing() {
         let full = "\"item\":\"order\"";
         rig.disk.fill(full);
         for (method, input) in [("drainAtm", left.clone()), ("loadAtm", load(7))] {
-            phone.is_refused(method, input, Code::Unavailable, "No space left").await;
+            phone
+                .is_refused(method, input, Code::Unavailable, "No space left")
+                .await;
         }
         let before = events(rig);
         assert!(!before.iter().any(|event| event.name() == "drained"), "{before:?}");
@@ -448,7 +523,9 @@ fn an_order_that_can_not_be_written_down_does_nothing() {
         })
         .await;
         let (_, why) = rig.state("left").await;
-        phone.is_refused("resumeAtm", left.clone(), Code::Unavailable, "No space left").await;
+        phone
+            .is_refused("resumeAtm", left.clone(), Code::Unavailable, "No space left")
+            .await;
         assert_eq!(rig.state("left").await, (AtmState::OutOfService, why));
         assert_eq!((events(rig), orders(rig).len()), (before, 0));
 
