@@ -47,17 +47,26 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// An error for commands that these options mean nothing to; `key` means something to the command.
+    /// An error for commands that these options mean nothing to; `tellerd key` takes key and relays.
     pub fn refuse(&self, key: bool) -> anyhow::Result<()> {
         let given = [
             ("--via", self.via.is_some()),
-            ("--relay", !self.relays.is_empty()),
+            ("--relay", !key && !self.relays.is_empty()),
             ("--key-file", !key && self.key_file.is_some()),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((option, _)) => bail!("{option}: of tellerd's commands only list, resolve and atm go over Nostr"),
             None => Ok(()),
         }
+    }
+
+    /// The relays given.
+    pub fn relays(&self) -> anyhow::Result<Vec<RelayUrl>> {
+        let relays = self.relays.iter().map(|relay| {
+            let relay = config::nostr::relay(relay).map_err(|why| anyhow!("--relay {relay}: {why}"))?;
+            RelayUrl::parse(&relay).with_context(|| format!("--relay {relay}"))
+        });
+        relays.collect()
     }
 
     /// Whom to ask over Nostr, if anybody is.
@@ -69,19 +78,15 @@ impl Remote {
                 (true, Some(_)) => bail!("--key-file has no effect without --via"),
             };
         };
-        let (service, mut relays) = target(via)?;
-        for relay in &self.relays {
-            relays.push(config::nostr::relay(relay).map_err(|why| anyhow!("--relay {relay}: {why}"))?);
-        }
+        let (service, named) = target(via)?;
+        let url = |relay: &String| RelayUrl::parse(relay).with_context(|| format!("--via: its relay {relay}"));
+        let mut relays: Vec<RelayUrl> = named.iter().map(url).collect::<Result<_, _>>()?;
+        relays.extend(self.relays()?);
         if relays.is_empty() {
             bail!("--via names no relay: give --relay URL, or the nprofile of that tellerd");
         }
-        let url = |relay: &String| RelayUrl::parse(relay).with_context(|| format!("the relay {relay}"));
-        Ok(Some(Target {
-            relays: relays.iter().map(url).collect::<Result<_, _>>()?,
-            keys: key::operator(self.key_file.as_deref())?,
-            service,
-        }))
+        let keys = key::operator(self.key_file.as_deref())?;
+        Ok(Some(Target { keys, service, relays }))
     }
 }
 

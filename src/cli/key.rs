@@ -5,20 +5,26 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use ::nostr::Keys;
-use anyhow::anyhow;
+use ::nostr::nips::nip19::{Nip19Profile, ToBech32};
+use ::nostr::{Keys, RelayUrl};
+use anyhow::{Context, anyhow};
 
 use crate::config::key::{EXPECTED, KeyError, VARIABLE, existing, from_file, key_in_variable};
 
 use super::via::npub;
 
-/// Prints the public key; makes the file when it is not there.
-pub(super) fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
+/// Prints the public key, and with relays the name under which a tellerd with this key is found there; makes the file
+/// when it is not there.
+pub(super) fn run(file: Option<&Path>, relays: Vec<RelayUrl>) -> anyhow::Result<ExitCode> {
     let keys = match file {
         Some(file) => from_file(file).map_err(told)?,
         None => given()?.ok_or_else(|| anyhow!("which key? Give --key-file FILE; it is made when it is missing"))?,
     };
     println!("{}", npub(&keys));
+    if !relays.is_empty() {
+        let profile = Nip19Profile::new(keys.public_key(), relays);
+        println!("nostr:{}", profile.to_bech32().context("--relay: too many")?);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -58,7 +58,8 @@ enum Command {
     /// The machines: list, drain, resume, load.
     #[command(subcommand)]
     Atm(atm::AtmCommand),
-    /// Make an operator's key for Nostr when it is missing, and print its public part, for [[operator]].
+    /// Make a key for Nostr in --key-file when it is missing, and print its public part, for [[operator]]; with --relay
+    /// also the nprofile, for --via.
     Key,
     /// The clients of the hold-invoice service: add, list, revoke.
     #[command(subcommand)]
@@ -129,7 +130,7 @@ fn dispatch(command: Command, remote: &connect::Remote) -> anyhow::Result<ExitCo
         Command::List(args) => wait(items::list(args, remote)),
         Command::Resolve(args) => wait(items::resolve(args, remote)),
         Command::Atm(command) => wait(atm::run(command, remote)),
-        Command::Key => key::run(remote.key_file.as_deref()),
+        Command::Key => key::run(remote.key_file.as_deref(), remote.relays()?),
         Command::Client(command) => wait(clients::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),

@@ -153,9 +153,16 @@ async fn operators_work_from_anywhere() {
         .asks("ada", &["atm", "drain", "atm9"])
         .fails(&["no ATM is called atm9 [not_found]"]);
 
+    // The name of the tellerd, as its own key file gives it.
+    let file = remote.world.path("nostr.key");
+    let url = remote.relay.url().to_string();
+    let named = tellerd(&["key", "--key-file", file.to_str().unwrap(), "--relay", &url], None);
+    let name = named.succeeds().lines().nth(1).expect("a name");
+    assert_eq!(name, remote.via());
+
     // The options after the command, another way to name the tellerd, and the key in a variable.
     let secret = std::fs::read_to_string(remote.world.path("ada")).unwrap();
-    let (npub, url) = (remote.service.to_bech32().unwrap(), remote.relay.url().to_string());
+    let npub = remote.service.to_bech32().unwrap();
     for key in [npub, remote.service.to_hex()] {
         let words = ["atm", "list", "--via", &key, "--relay", NOWHERE, "--relay", &url];
         let listed = tellerd(&words, Some(secret.trim()));
