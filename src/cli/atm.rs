@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::api::LoadedCassette;
 use crate::ids::AtmId;
 use crate::money::BadAmount;
+use crate::time::{Clock, SystemClock};
 
 use super::connect::{At, By, Remote};
 use super::show;
@@ -14,7 +15,7 @@ use super::tellerd::Tellerd;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AtmCommand {
-    /// All machines, with their notes and open cash-outs.
+    /// All machines, with their notes and open cash-outs; also those of sites.
     List {
         #[command(flatten)]
         at: At,
@@ -64,8 +65,12 @@ impl Order {
 pub(super) async fn run(command: AtmCommand, remote: &Remote) -> anyhow::Result<ExitCode> {
     let done = match command {
         AtmCommand::List { at } => {
-            for atm in &at.tellerd(remote, None).await?.atms().await?.atms {
+            let list = at.tellerd(remote, None).await?.atms().await?;
+            for atm in &list.atms {
                 println!("{}", show::atm(atm));
+            }
+            for site in &list.sites {
+                println!("{}", show::site(site, SystemClock.now()));
             }
             return Ok(ExitCode::SUCCESS);
         }

@@ -19,6 +19,7 @@ mod lnd_fake;
 mod nostr_operator;
 mod nostr_rig;
 mod nostr_service;
+mod nostr_site;
 mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;
