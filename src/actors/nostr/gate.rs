@@ -274,6 +274,9 @@ impl Gate {
         let Some(_busy) = self.busy(sender).filter(|_| in_time) else {
             return self.too_much(opened, now).await;
         };
+        if opened.is_piece() {
+            self.parts.metrics.nostr_shards("in", 1);
+        }
         let sight = self.remember(&opened, now).await;
         let incoming = locked(&self.endpoint).admit(opened, sight, now)?;
         let Incoming::Request {

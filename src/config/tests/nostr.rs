@@ -258,7 +258,7 @@ fn mistakes_in_the_service() {
     assert_told(
         &hold,
         "commit_deadline = \"60m\"",
-        "service.commit_deadline: 3600 s is not above",
+        "service.commit_deadline: 3900 s is not above",
     );
 }
 
