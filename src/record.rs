@@ -275,7 +275,11 @@ mod tests {
         );
         let spec = InvoiceSpec {
             hash: PaymentHash([7; 32]),
-            owner: Owner::Remote { client: NostrKey([2; 32]), commit_ms: 9, force_blocks_left: 6 },
+            owner: Owner::Remote {
+                client: NostrKey([2; 32]),
+                commit_ms: 9,
+                force_blocks_left: 6,
+            },
             amount: crate::money::Msat(61_000),
             memo: "m".into(),
             pay_by: UnixMs(5),
@@ -287,7 +291,13 @@ mod tests {
         };
         let event = InvoiceEvent::Requested { spec };
         let frozen = [
-            (requested, Body::Invoice { hash: PaymentHash([7; 32]), event }),
+            (
+                requested,
+                Body::Invoice {
+                    hash: PaymentHash([7; 32]),
+                    event,
+                },
+            ),
             (
                 format!(
                     r#"{{"at":1,"item":"client","name":"kiosk","event":{{"type":"invited","token":"{}","until":9,"by":"ada"}}}}"#,
@@ -295,7 +305,11 @@ mod tests {
                 ),
                 Body::Client {
                     name: "kiosk".parse().unwrap(),
-                    event: ClientEvent::Invited { token: crate::ids::TokenHash([1; 32]), until: UnixMs(9), by: "ada".into() },
+                    event: ClientEvent::Invited {
+                        token: crate::ids::TokenHash([1; 32]),
+                        until: UnixMs(9),
+                        by: "ada".into(),
+                    },
                 },
             ),
             (
@@ -305,16 +319,29 @@ mod tests {
                 ),
                 Body::Client {
                     name: "kiosk".parse().unwrap(),
-                    event: ClientEvent::Enrolled { key: NostrKey([2; 32]), at: UnixMs(8) },
+                    event: ClientEvent::Enrolled {
+                        key: NostrKey([2; 32]),
+                        at: UnixMs(8),
+                    },
                 },
             ),
             (
                 r#"{"at":1,"item":"client","name":"kiosk","event":{"type":"revoked","by":"ada"}}"#.to_owned(),
-                Body::Client { name: "kiosk".parse().unwrap(), event: ClientEvent::Revoked { by: "ada".into() } },
+                Body::Client {
+                    name: "kiosk".parse().unwrap(),
+                    event: ClientEvent::Revoked { by: "ada".into() },
+                },
             ),
             (
-                format!(r#"{{"at":1,"item":"order","key":"{}","by":"ada","order":"drainAtm"}}"#, "02".repeat(32)),
-                Body::Order { key: NostrKey([2; 32]), by: "ada".parse().unwrap(), order: "drainAtm".into() },
+                format!(
+                    r#"{{"at":1,"item":"order","key":"{}","by":"ada","order":"drainAtm"}}"#,
+                    "02".repeat(32)
+                ),
+                Body::Order {
+                    key: NostrKey([2; 32]),
+                    by: "ada".parse().unwrap(),
+                    order: "drainAtm".into(),
+                },
             ),
         ];
         for (bytes, body) in frozen {

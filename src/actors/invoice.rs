@@ -156,7 +156,10 @@ impl InvoiceActor {
             }
             Owner::Remote { .. } => {
                 let owner = self.shared.nostr.get();
-                (owner.is_none_or(|owner| owner.try_send(seen()).is_ok()), ActorKind::Nostr)
+                (
+                    owner.is_none_or(|owner| owner.try_send(seen()).is_ok()),
+                    ActorKind::Nostr,
+                )
             }
         };
         if !told {

@@ -79,6 +79,10 @@ pub(super) async fn add(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEv
 async fn added_before(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> {
     let hash = invoice.spec.hash;
     match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await {
+        // A service may not tell the text any more: there is nothing to show to the customer then.
+        Ok(Some(seen)) if seen.payment_request.is_empty() => done(InvoiceEvent::AddRefused {
+            reason: "the invoice is there already, but its text is not told".into(),
+        }),
         Ok(Some(seen)) if seen.amount == invoice.spec.amount && seen.payment_request.len() <= LONGEST => {
             done(InvoiceEvent::Opened {
                 payment_request: seen.payment_request,

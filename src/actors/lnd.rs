@@ -40,6 +40,8 @@ pub struct LndStatus {
     pub synced: bool,
     /// Who it is, once it was reached.
     pub node: Option<NodeName>,
+    /// Why else no invoice is to be added.
+    pub no_new: Option<String>,
 }
 
 /// A node's identity.
@@ -63,7 +65,7 @@ impl LndStatus {
     /// # Errors
     /// Why not.
     pub fn can_add(&self) -> Result<(), String> {
-        match &self.down {
+        match self.down.as_ref().or(self.no_new.as_ref()) {
             Some(why) => Err(why.clone()),
             None if self.epoch == 0 => Err("LND was not reached yet".into()),
             None if !self.active => Err("LND is still starting".into()),
@@ -260,6 +262,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
                 pubkey: info.pubkey.clone(),
                 network: info.network.clone(),
             }),
+            no_new: info.no_new.clone(),
         };
     });
     shared.metrics.set_lnd_connected(true);
@@ -327,6 +330,7 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
         let now = LndStatus {
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
+            no_new: info.no_new.clone(),
             height: status.height.max(info.block_height),
             ..status.clone()
         };

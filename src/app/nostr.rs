@@ -22,8 +22,9 @@ use crate::ids::NostrKey;
 use crate::lnd::Lightning;
 use crate::metrics::Metrics;
 use crate::nostr::beacon::Beacon;
-use crate::nostr::caller::Caller;
-use crate::nostr::node::{NostrNode, SitePolicy};
+use crate::nostr::caller::{Caller, CallerTimings};
+use crate::nostr::node::{NodeTimings, NostrNode, SiteTerms};
+use crate::nostr::outbox::Outbox;
 use crate::nostr::wire::Version;
 use crate::store::{Seen, SeenError};
 use crate::time::SharedClock;
@@ -105,13 +106,13 @@ impl OnNostr {
     /// The service as a node.
     pub fn node(&self, config: &Config) -> Option<Arc<dyn Lightning>> {
         let (_, _, caller) = self.site.as_ref()?;
-        let policy = SitePolicy {
+        let terms = SiteTerms {
             hold_expiry_delta: config.policy.hold_expiry_delta,
             min_blocks_left: config.policy.min_blocks_left,
             hold_ms: config.policy.hold_ms,
             unknown_ms: config.policy.unknown_ms,
         };
-        Some(Arc::new(NostrNode::new(caller.clone(), policy)))
+        Some(Arc::new(NostrNode::new(caller.clone(), terms, NodeTimings::default())))
     }
 
     /// Lets the world in, once the actors are there; what is returned answers when the relays' thread has ended.
@@ -123,7 +124,7 @@ impl OnNostr {
             clock: Arc::clone(&shared.clock),
             metrics: shared.metrics.clone(),
             ask: ask(shared),
-            outbox: self.line.relays.clone(),
+            outbox: Arc::clone(&self.line.relays) as Arc<dyn Outbox>,
         });
         let hear = |(_, service, caller): &(SiteConfig, PublicKey, Caller)| {
             let caller = caller.clone();
@@ -134,7 +135,11 @@ impl OnNostr {
             gate: Arc::new(gate),
             outgoing: self.outgoing,
             service: self.site.as_ref().map(hear),
-            tell: self.config.service.as_ref().map(|service| tell(service.name.clone(), shared)),
+            tell: self
+                .config
+                .service
+                .as_ref()
+                .map(|service| tell(service.name.clone(), shared)),
         };
         let ended = self.line.connect(parties)?;
         if let Some((site, _, caller)) = self.site {
@@ -159,8 +164,11 @@ fn way_to(
 ) -> Result<(SiteConfig, PublicKey, Caller), NostrError> {
     let service = PublicKey::from_slice(&site.service.0).map_err(|_| NostrError::Service(site.service))?;
     let version = if site.nip44 == 1 { Version::V1 } else { Version::V2 };
-    let timings = crate::nostr::caller::CallerTimings::with_deadline(site.deadline);
-    let outbox = line.relays.clone();
+    let timings = CallerTimings {
+        deadline: site.deadline,
+        give_up: site.deadline.saturating_mul(3),
+    };
+    let outbox = Arc::clone(&line.relays) as Arc<dyn Outbox>;
     let caller = Caller::new(keys.clone(), service, version, Arc::clone(clock), outbox, timings);
     Ok((site.clone(), service, caller))
 }

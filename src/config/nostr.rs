@@ -22,6 +22,9 @@ use crate::lnd::LndConfig;
 /// An address has its length in one byte of an nprofile (NIP-19), and there is room for a few of them.
 const LONGEST_RELAY: usize = 200;
 
+/// More than a site's own deadline for an unknown outcome, so that the site decides first.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(65 * 60);
+
 /// Where the hold invoices are made. `payments`
 #[derive(Debug, Clone)]
 pub enum Payments {
@@ -247,7 +250,7 @@ fn operators(sections: Vec<Section>) -> Vec<Operator> {
 fn service(mut section: Section, hold: Duration) -> ServiceConfig {
     const HOUR: Duration = Duration::from_secs(3_600);
     let name = section.optional("name", title);
-    let commit_deadline = section.or("commit_deadline", duration, HOUR);
+    let commit_deadline = section.or("commit_deadline", duration, COMMIT_DEADLINE);
     if commit_deadline <= hold {
         let message = format!(
             "{} s is not above policy.hold_deadline = {} s: a commit would not win any time",

@@ -119,22 +119,38 @@ fn states() -> Vec<(String, Invoice)> {
             apply(&state, &event).unwrap().unwrap()
         });
     let named = states.into_iter().map(|s| (s.phase.name().to_owned(), s));
-    named.chain([("committed by a remote client".to_owned(), remote)]).collect()
+    named
+        .chain([("committed by a remote client".to_owned(), remote)])
+        .collect()
 }
 
 #[test]
 fn a_client_that_committed_and_vanished_does_not_keep_the_customers_money() {
     let (_, committed) = states().pop().unwrap();
-    assert_eq!(deadline(&committed), Some(UnixMs(6_500)), "the commit's deadline, not the hold's");
+    assert_eq!(
+        deadline(&committed),
+        Some(UnixMs(6_500)),
+        "the commit's deadline, not the hold's"
+    );
     let at = |at| apply(&committed, &InvoiceEvent::DeadlinePassed { at: UnixMs(at) }).unwrap();
     assert_eq!(at(6_499), None);
     let over = at(6_500).unwrap();
     assert_eq!(over.phase, InvoicePhase::Canceling(CancelReason::CommitDeadline));
     let settle = InvoiceEvent::SettleOrdered { preimage: preimage() };
-    assert!(apply(&over, &settle).is_err(), "the customer has been promised the money");
+    assert!(
+        apply(&over, &settle).is_err(),
+        "the customer has been promised the money"
+    );
     let settling = apply(&committed, &settle).unwrap().unwrap();
-    assert_eq!(deadline(&settling), None, "once the preimage is here, nothing cancels it");
-    assert_eq!(apply(&settling, &InvoiceEvent::BlockSeen { height: 170 }).unwrap(), None);
+    assert_eq!(
+        deadline(&settling),
+        None,
+        "once the preimage is here, nothing cancels it"
+    );
+    assert_eq!(
+        apply(&settling, &InvoiceEvent::BlockSeen { height: 170 }).unwrap(),
+        None
+    );
 }
 
 #[test]
@@ -174,7 +190,8 @@ proptest! {
             prop_assert!(!state.is_final(), "final is final");
             let settling = matches!(after.phase, InvoicePhase::Settling { .. });
             if settling {
-                prop_assert!(matches!(state.phase, InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. }));
+                let held = matches!(state.phase, InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. });
+                prop_assert!(held, "only a hold is settled");
             }
             if matches!(after.phase, InvoicePhase::Canceling(_)) {
                 prop_assert!(!matches!(state.phase, InvoicePhase::Settling { .. }), "no cancel after a settle order");

@@ -84,7 +84,7 @@ pub struct InvoiceSnapshot {
 pub struct Commitment {
     /// The invoice, read just now; `None` when there is none, or the hold can not be kept for a dispense any more.
     pub held: Option<InvoiceSnapshot>,
-    /// The best height of a node that is in sync with the chain, read just now.
+    /// The best height of a node that is in sync with the chain, read just now. Without meaning when nothing is held.
     pub height: u32,
 }
 
@@ -103,6 +103,8 @@ pub struct NodeInfo {
     pub block_height: u32,
     /// In sync with the chain.
     pub synced_to_chain: bool,
+    /// Why no invoice is to be added there now, when there is a reason of its own; existing ones go on.
+    pub no_new: Option<String>,
 }
 
 /// How far LND has started. `lnrpc.State`. Ordered: later variants can do more.
@@ -207,6 +209,7 @@ pub trait Lightning: Send + Sync {
     /// "A dispense is about to start": reads hold and height anew. A node far away also records the commitment, durably
     /// and before it answers, so that it does not end the hold by itself in the second in which the cash comes out.
     /// An error means that nothing is known: do not dispense, ask again.
+    /// Of `held`, a node far away does not repeat `amount`: there it is what was paid.
     async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError>;
 
     /// Whether looking up, settling and canceling are allowed. Found out without touching any invoice, and before a

@@ -298,7 +298,7 @@ pub(super) const CATALOGUE: &[Family] = &[
     family(
         "tellerd_nostr_relay_connected",
         Kind::Gauge,
-        "1 or 0",
+        "boolean",
         &["relay"],
         "Whether a relay is connected.",
     ),
@@ -326,23 +326,23 @@ pub(super) const CATALOGUE: &[Family] = &[
     family(
         "tellerd_site_up",
         Kind::Gauge,
-        "1 or 0",
+        "boolean",
         &["site"],
         "Whether a site was heard of within two minutes.",
     ),
     family(
         "tellerd_site_heard_timestamp_seconds",
         Kind::Gauge,
-        "Unix time in seconds",
+        "seconds",
         &["site"],
-        "When a site was heard of last.",
+        "Unix time at which a site was heard of last.",
     ),
     family(
         "tellerd_site_atm_state",
         Kind::Gauge,
-        "1",
+        "boolean",
         &["site", "atm", "state"],
-        "What a site's machine is doing, as it told; unknown while the site is down.",
+        "1 for the state of a site's machine, as it told; unknown while the site is down.",
     ),
     family(
         "tellerd_site_cassette_notes",

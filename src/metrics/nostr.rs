@@ -68,7 +68,10 @@ impl Metrics {
             _ => {
                 let method = method.map_or("unknown", Method::name);
                 let code = failed.map_or("ok", Code::as_str);
-                families.request.with_label_values(&[method, code]).observe(took.as_secs_f64());
+                families
+                    .request
+                    .with_label_values(&[method, code])
+                    .observe(took.as_secs_f64());
             }
         }
     }
@@ -153,7 +156,11 @@ impl Watcher for Metrics {
             End::Unconfirmed => "unconfirmed",
             End::GivenUp => "given_up",
         };
-        self.0.nostr.published.with_label_values(&[outcome]).observe(published.took.as_secs_f64());
+        self.0
+            .nostr
+            .published
+            .with_label_values(&[outcome])
+            .observe(published.took.as_secs_f64());
     }
 }
 

@@ -1,6 +1,8 @@
 //! The registry, its catalogue and the documentation agree.
 
 use super::*;
+use crate::api::SiteView;
+use crate::nostr::relays::{End, Published, Said, Watcher};
 
 const PAGE: &str = include_str!("../../docs/METRICS.md");
 
@@ -15,7 +17,53 @@ fn all_touched() -> Metrics {
     metrics.set_atm_state(&atm("lobby"), AtmState::Ready);
     metrics.lnd_request(LndMethod::Settle, Err(LnErrorKind::Timeout), Duration::from_secs(10));
     metrics.http_request(Route::Healthz, 200);
+    touch_nostr(&metrics);
     metrics
+}
+
+fn touch_nostr(metrics: &Metrics) {
+    let relay = ::nostr::RelayUrl::parse("ws://127.0.0.1:7").unwrap();
+    metrics.relay_connected(&relay, true);
+    metrics.relay_reconnected(&relay);
+    metrics.relay_said(&relay, Said::Notice);
+    let took = Duration::from_millis(1);
+    metrics.published(Published {
+        end: End::Confirmed,
+        took,
+    });
+    metrics.nostr_shards("out", 2);
+    metrics.set_sites(&[site()]);
+}
+
+fn site() -> SiteView {
+    let report = r#"{"version":"1","now_unix_ms":5,"waiting":[],"atms":[{"id":"annex","name":"l","state":"made up","reason":null,
+        "open":[],"cassettes":[{"position":1,"denomination_minor":2000,"loaded":9,"delivered":1,"rejected":0,"retracted":0,
+        "unaccounted":0,"remaining":8,"reserved":0}]}]}"#;
+    SiteView {
+        site: "kiosk".parse().unwrap(),
+        down: false,
+        heard_unix_ms: UnixMs(5_000),
+        report: serde_json::from_str(report).unwrap(),
+    }
+}
+
+#[test]
+fn a_site_is_exported_with_closed_labels_while_it_is_a_site() {
+    let metrics = all_touched();
+    let text = metrics.render();
+    for line in [
+        "tellerd_site_up{site=\"kiosk\"} 1",
+        "tellerd_site_heard_timestamp_seconds{site=\"kiosk\"} 5",
+        "tellerd_site_atm_state{atm=\"annex\",site=\"kiosk\",state=\"unknown\"} 1",
+        "tellerd_site_cassette_notes{atm=\"annex\",position=\"1\",site=\"kiosk\"} 8",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let down = SiteView { down: true, ..site() };
+    metrics.set_sites(&[down]);
+    assert!(metrics.render().contains("tellerd_site_up{site=\"kiosk\"} 0"));
+    metrics.set_sites(&[]);
+    assert!(!metrics.render().contains("kiosk"));
 }
 
 /// The cells of the table, back-quotes removed.

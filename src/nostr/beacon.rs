@@ -176,9 +176,6 @@ mod tests {
             name: "n".repeat(MAX_CONTENT_BYTES),
             ..beacon()
         };
-        assert!(matches!(
-            sign(&Keys::generate(), &long, NOW),
-            Err(BeaconError::TooLong)
-        ));
+        assert!(matches!(sign(&Keys::generate(), &long, NOW), Err(BeaconError::TooLong)));
     }
 }

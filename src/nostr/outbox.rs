@@ -9,16 +9,18 @@ use crate::time::UnixMs;
 /// Publishes events.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Publishes `event`; tries until `until` has passed.
+    /// Hands `event` to the relays; after `until` it is of no use any more.
     ///
     /// # Errors
-    /// Why nobody took it. It may have gone out all the same.
+    /// Why it reached none of them, in words. `Ok` does not say that anybody has read it.
     async fn publish(&self, event: Event, until: UnixMs) -> Result<(), String>;
 }
 
 #[async_trait]
 impl Outbox for Relays {
     async fn publish(&self, event: Event, until: UnixMs) -> Result<(), String> {
-        Relays::publish(self, event, until).await.map_err(|error: PublishError| error.to_string())
+        Relays::publish(self, event, until)
+            .await
+            .map_err(|error: PublishError| error.to_string())
     }
 }

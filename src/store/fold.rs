@@ -122,7 +122,11 @@ impl ClientUsage {
     fn turn(&mut self, before: Option<&Invoice>, after: &Invoice, at: UnixMs) {
         let adds = |invoice: &Invoice| match invoice.is_final() {
             true => (0, 0, 0),
-            false => (1, invoice.hold().map_or(0, |h| h.paid.sat_ceil()), invoice.spec.amount.sat_ceil()),
+            false => (
+                1,
+                invoice.hold().map_or(0, |h| h.paid.sat_ceil()),
+                invoice.spec.amount.sat_ceil(),
+            ),
         };
         let (was, is) = (before.map_or((0, 0, 0), adds), adds(after));
         self.open = self.open.saturating_sub(was.0).saturating_add(is.0);
@@ -240,12 +244,7 @@ impl Folded {
         Ok(Some(after))
     }
 
-    fn invoice(
-        &mut self,
-        hash: PaymentHash,
-        event: &InvoiceEvent,
-        at: UnixMs,
-    ) -> Result<Option<Invoice>, FoldError> {
+    fn invoice(&mut self, hash: PaymentHash, event: &InvoiceEvent, at: UnixMs) -> Result<Option<Invoice>, FoldError> {
         let Some(before) = self.invoices.get(&hash) else {
             let InvoiceEvent::Requested { spec } = event else {
                 return Err(FoldError::NotOpen(format!("invoice {hash}")));

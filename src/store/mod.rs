@@ -27,8 +27,8 @@ use crate::invoice::{Invoice, Owner};
 use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
 pub use follower::{Follower, FollowerGone};
-pub use seen::{Seen, SeenError};
 pub use open::{Opened, StateError, open, rebuild};
+pub use seen::{Seen, SeenError};
 
 pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
 

@@ -208,7 +208,10 @@ mod tests {
         assert!(!seen.remember([1; 32], 100, 51).await.unwrap());
         drop(seen);
         let seen = opened(dir.path()).await;
-        assert!(!seen.remember([1; 32], 100, 100).await.unwrap(), "100 is within its time");
+        assert!(
+            !seen.remember([1; 32], 100, 100).await.unwrap(),
+            "100 is within its time"
+        );
         assert!(seen.remember([2; 32], 300, 101).await.unwrap());
         assert!(!seen.knows(&[1; 32]).unwrap(), "forgotten");
         assert!(seen.knows(&[2; 32]).unwrap());

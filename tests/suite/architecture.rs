@@ -35,7 +35,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ),
     ("sim/lnd", "words proto"),
     ("config", "words cashout invoice hardware lnd clients"),
-    ("metrics", "words cashout invoice hardware lnd nostr"),
+    ("metrics", "words api cashout invoice hardware lnd nostr"),
     (
         "actors",
         "words api cashout invoice clients record journal store hardware lnd nostr config metrics crash",

@@ -200,7 +200,9 @@ impl Gate {
             Err(reason) => self.parts.metrics.nostr_dropped(reason),
             Ok(opened) => {
                 // Too many at once wait here, and with them the relays' sockets.
-                let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return };
+                let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
+                    return;
+                };
                 let this = Arc::clone(self);
                 tokio::spawn(async move {
                     let _room = room;
@@ -300,7 +302,12 @@ impl Gate {
 
     async fn remember(&self, opened: &Opened, now: UnixMs) -> Sight {
         let id = opened.origin().event.to_bytes();
-        match self.parts.seen.remember(id, opened.remember_until_unix(), now.as_secs()).await {
+        match self
+            .parts
+            .seen
+            .remember(id, opened.remember_until_unix(), now.as_secs())
+            .await
+        {
             Ok(true) => Sight::First,
             Ok(false) => Sight::Again,
             Err(error) => {
@@ -326,7 +333,9 @@ impl Gate {
         }
         let request_id = opened.request_id();
         let failure = Failure::new(Code::RateLimited, "too many requests: ask again in a minute");
-        self.parts.metrics.nostr_request(None, Some(failure.code), Duration::ZERO);
+        self.parts
+            .metrics
+            .nostr_request(None, Some(failure.code), Duration::ZERO);
         let reply = Reply {
             request_id,
             outcome: Outcome::Error(failure),

@@ -95,18 +95,21 @@ impl Line {
                         if tell.send(Ok(Arc::clone(&relays))).is_ok()
                             && let Ok(parties) = parties_come.await
                         {
-                            Talk { keys, relays, clock, metrics }.run(parties, arrived).await;
+                            Talk {
+                                keys,
+                                relays,
+                                clock,
+                                metrics,
+                            }
+                            .run(parties, arrived)
+                            .await;
                         }
                     }
                 }
             });
         })?;
         let relays = told.recv().map_err(|_| LineError::Ended)??;
-        Ok(Self {
-            relays,
-            parties,
-            ended,
-        })
+        Ok(Self { relays, parties, ended })
     }
 
     /// Lets these hear and speak from now on; returns what answers when the thread has ended.

@@ -58,7 +58,10 @@ impl Caller {
     fn client(&self) -> Result<(&ClientName, Limits), Failure> {
         let client = self.who.client.as_ref();
         client.map(|(name, limits)| (name, *limits)).ok_or_else(|| {
-            Failure::new(Code::NotAllowed, "this key is not a client here: ask the operator for an invitation")
+            Failure::new(
+                Code::NotAllowed,
+                "this key is not a client here: ask the operator for an invitation",
+            )
         })
     }
 
@@ -135,7 +138,9 @@ impl Handler<InvoiceSeen> for Nostr {
     fn handle(&mut self, InvoiceSeen(invoice): InvoiceSeen, _: &mut Self::Context) {
         let Some(service) = &self.desk.service else { return };
         service.notices.seen(&invoice);
-        let Some(client) = standing::client_of(&invoice) else { return };
+        let Some(client) = standing::client_of(&invoice) else {
+            return;
+        };
         let subscribed = service.notices.subscription(&client, self.desk.shared.clock.now());
         if let (Some(version), Some(gate)) = (subscribed, &self.desk.shared.gate) {
             let push = outcome(Ok(standing::hold_invoice(&invoice, service.height())));
@@ -164,7 +169,9 @@ impl Desk {
 
     fn refused(&self, refusal: Refusal) -> Outcome {
         let failure = Failure::from(refusal);
-        self.shared.metrics.nostr_request(None, Some(failure.code), std::time::Duration::ZERO);
+        self.shared
+            .metrics
+            .nostr_request(None, Some(failure.code), std::time::Duration::ZERO);
         Outcome::Error(failure)
     }
 

@@ -57,7 +57,10 @@ impl Notices {
     /// Changes from now on. Begin before the order whose effect is waited for.
     pub fn wait(&self, hash: PaymentHash) -> Wait<'_> {
         let mut board = self.waiting.borrow_mut();
-        let changes = board.entry(hash).or_insert_with(|| watch::Sender::new(None)).subscribe();
+        let changes = board
+            .entry(hash)
+            .or_insert_with(|| watch::Sender::new(None))
+            .subscribe();
         Wait {
             board: &self.waiting,
             hash,
@@ -84,6 +87,9 @@ impl Notices {
     /// The encryption in which this client wants pushes, if it does.
     pub fn subscription(&self, client: &NostrKey, now: UnixMs) -> Option<Version> {
         let subscribed = self.subscribed.borrow();
-        subscribed.get(client).filter(|(_, until)| now < *until).map(|(version, _)| *version)
+        subscribed
+            .get(client)
+            .filter(|(_, until)| now < *until)
+            .map(|(version, _)| *version)
     }
 }

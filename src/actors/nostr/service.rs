@@ -111,7 +111,11 @@ impl Service {
 
     async fn ask(&self, hash: PaymentHash, order: Order) -> Result<Reply, OrderError> {
         let later = |why: &str| OrderError::Later(why.to_owned());
-        let supervisor = self.shared.supervisor.get().ok_or_else(|| later("the daemon is starting"))?;
+        let supervisor = self
+            .shared
+            .supervisor
+            .get()
+            .ok_or_else(|| later("the daemon is starting"))?;
         let sent = supervisor.send(InvoiceCall { hash, order }).await;
         sent.map_err(|_| later("the supervisor died over it"))?
     }
@@ -153,7 +157,10 @@ impl Service {
     /// What must hold of a new invoice beside its client's limits.
     fn check(&self, wanted: &CreateHoldInvoice) -> Answer<()> {
         let policy = &self.shared.terms.policy;
-        let least = policy.hold_expiry_delta.saturating_add(policy.min_blocks_left).saturating_add(1);
+        let least = policy
+            .hold_expiry_delta
+            .saturating_add(policy.min_blocks_left)
+            .saturating_add(1);
         let bad = |why: String| Err(Failure::new(Code::BadRequest, why));
         match wanted.cltv_expiry {
             Some(blocks) if u32::from(blocks) < least => bad(format!("cltv_expiry must be at least {least} here")),
@@ -248,7 +255,9 @@ impl Service {
         caller.client()?;
         self.own(caller, hash).await?;
         let reply = self.ordered(hash, Order::Commit).await?;
-        let committed = reply.blocks_left.and_then(|left| standing::committed(&reply.invoice, left));
+        let committed = reply
+            .blocks_left
+            .and_then(|left| standing::committed(&reply.invoice, left));
         committed.ok_or_else(|| standing::refusal(&reply.invoice, "the invoice is not held any more"))
     }
 
@@ -299,7 +308,9 @@ impl Service {
 
     pub fn subscribe(&self, caller: &Caller) -> Answer<Subscribed> {
         caller.client()?;
-        let until = self.notices.subscribe(caller.key, caller.version, self.shared.clock.now());
+        let until = self
+            .notices
+            .subscribe(caller.key, caller.version, self.shared.clock.now());
         Ok(Subscribed {
             subscribed_until_unix: until.as_secs(),
         })
@@ -331,7 +342,10 @@ impl Service {
 }
 
 fn other_hash() -> Failure {
-    Failure::new(Code::AlreadyExists, "there is another invoice with this hash: make one with another hash")
+    Failure::new(
+        Code::AlreadyExists,
+        "there is another invoice with this hash: make one with another hash",
+    )
 }
 
 /// The invoice that is there already, when it is what is asked for again.

@@ -57,7 +57,8 @@ impl Sites {
 
 /// What makes a report too large to keep.
 fn excess(report: &SiteReport) -> Option<String> {
-    let over = |field: &str, found: usize, most: usize| (found > most).then(|| format!("{field} may hold at most {most}"));
+    let over =
+        |field: &str, found: usize, most: usize| (found > most).then(|| format!("{field} may hold at most {most}"));
     let cassettes = report.atms.iter().map(|atm| atm.cassettes.len()).max().unwrap_or(0);
     over("report.atms", report.atms.len(), ATMS)
         .or_else(|| over("report.atms.cassettes", cassettes, CASSETTES))

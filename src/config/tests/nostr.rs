@@ -40,7 +40,7 @@ fn the_defaults_of_a_service_are_those_of_the_design() {
     );
     let service = nostr.service.unwrap();
     assert_eq!(service.name, "tellerd");
-    assert_eq!(service.commit_deadline, Duration::from_secs(3_600));
+    assert_eq!(service.commit_deadline, Duration::from_secs(3_900));
     assert_eq!(service.invite_valid, Duration::from_secs(3_600));
     let limits = Limits {
         max_amount_sats: 2_000_000,
@@ -199,7 +199,7 @@ fn mistakes_in_the_parts_on_nostr() {
             "operator[0].key: not a public key: npub1… or 64 hexadecimal digits expected",
         ),
         (
-            "commit_deadline = \"60m\"",
+            "commit_deadline = \"65m\"",
             "commit_deadline = \"10m\"",
             "service.commit_deadline: 600 s is not above policy.hold_deadline = 600 s",
         ),

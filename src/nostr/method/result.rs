@@ -150,7 +150,7 @@ pub struct HoldInvoice {
     pub payment_hash: PaymentHash,
     /// Where it stands.
     pub state: HoldState,
-    /// BOLT11, once LND has it.
+    /// BOLT11, once LND has it: whoever lost the answer to createHoldInvoice finds it here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoice: Option<String>,
     /// What was asked.

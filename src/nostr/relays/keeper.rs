@@ -48,7 +48,10 @@ pub(super) async fn keep(link: Arc<Link>, shared: Arc<Shared>, mut stop: watch::
             }
         };
         failures = if was_good { 0 } else { failures + 1_u32 };
-        let delay = shared.timings.reconnect.delay(failures.saturating_sub(1), super::dice());
+        let delay = shared
+            .timings
+            .reconnect
+            .delay(failures.saturating_sub(1), super::dice());
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep(delay) => {}

@@ -136,10 +136,7 @@ impl Link {
     /// The relay answered an event.
     pub fn answered(&self, id: EventId, accepted: bool, words: &str) {
         let mut waiting = self.waiting();
-        let keys: Vec<_> = waiting
-            .range((id, 0)..=(id, u64::MAX))
-            .map(|(key, _)| *key)
-            .collect();
+        let keys: Vec<_> = waiting.range((id, 0)..=(id, u64::MAX)).map(|(key, _)| *key).collect();
         for key in keys {
             if let Some(waiter) = waiting.remove(&key) {
                 self.answers.store(true, Ordering::Relaxed);

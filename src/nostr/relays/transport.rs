@@ -93,7 +93,9 @@ type Socket = tokio_tungstenite::WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn open(url: &Url) -> Result<Socket, TransportError> {
     let missing = |what: &str| TransportError::backend(io::Error::new(io::ErrorKind::InvalidInput, what.to_owned()));
-    let host = url.host_str().ok_or_else(|| missing("the relay's address has no host"))?;
+    let host = url
+        .host_str()
+        .ok_or_else(|| missing("the relay's address has no host"))?;
     let port = url
         .port_or_known_default()
         .ok_or_else(|| missing("the relay's address has no port"))?;

@@ -16,9 +16,7 @@ pub(super) struct Dice(StdRng);
 impl Dice {
     pub fn new(seed: u64, stream: u64) -> Self {
         // Neighbouring seeds must not give neighbouring streams.
-        Self(StdRng::seed_from_u64(
-            seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-        ))
+        Self(StdRng::seed_from_u64(seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
     }
 
     /// True with this probability.

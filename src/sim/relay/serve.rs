@@ -85,8 +85,5 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 fn is_out(shared: &Shared) -> bool {
-    shared
-        .outage_until
-        .borrow()
-        .is_some_and(|until| until > Instant::now())
+    shared.outage_until.borrow().is_some_and(|until| until > Instant::now())
 }

@@ -146,7 +146,9 @@ impl Session {
     async fn published(&mut self, event: &Value) -> Result<bool, Error> {
         self.count(|counts| counts.published += 1);
         let id = event["id"].as_str().unwrap_or_default();
-        let is_ephemeral = event["kind"].as_u64().is_some_and(|kind| (20_000..30_000).contains(&kind));
+        let is_ephemeral = event["kind"]
+            .as_u64()
+            .is_some_and(|kind| (20_000..30_000).contains(&kind));
         let limited = self.dice.happens(self.faults.rate_limit);
         let dropped = self.dice.happens(self.faults.drop);
         if limited {

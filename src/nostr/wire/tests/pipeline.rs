@@ -107,7 +107,9 @@ fn each_reason_for_silence_can_happen() {
         },
     );
     happened.push(offer(&mut small, &first, &mut Memory::default()).unwrap_err());
-    assert_eq!(happened, DropReason::ALL);
+    let gates = [DropReason::Strangers, DropReason::RateLimited, DropReason::Unanswered];
+    let wires = DropReason::ALL.iter().filter(|reason| !gates.contains(reason));
+    assert!(happened.iter().eq(wires), "{happened:?}");
 }
 
 #[test]
