@@ -98,11 +98,12 @@ fn told(error: &anyhow::Error) -> String {
     })
 }
 
-/// What is logged unless `RUST_LOG` says otherwise.
+/// What is logged unless `RUST_LOG` says otherwise. The relay crates write whatever a relay or a client sends them
+/// into their errors; what matters of it is logged here.
 fn quietest(command: &Command) -> &'static str {
     match command {
-        Command::Run { .. } => "tellerd=info,warn",
-        _ => "warn",
+        Command::Run { .. } => "tellerd=info,nostr_relay_pool=off,nostr_relay_builder=off,warn",
+        _ => "nostr_relay_pool=off,nostr_relay_builder=off,warn",
     }
 }
 

@@ -34,6 +34,7 @@ const IMPORTS: &[(&str, &str)] = &[
         "words api cashout invoice record hardware lnd proto config nostr",
     ),
     ("sim/lnd", "words proto"),
+    ("sim/relay", ""),
     ("config", "words cashout invoice hardware lnd clients"),
     ("metrics", "words api cashout invoice hardware lnd nostr"),
     (

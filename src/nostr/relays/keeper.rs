@@ -32,6 +32,8 @@ pub(super) async fn keep(link: Arc<Link>, shared: Arc<Shared>, mut stop: watch::
             connected = link.relay.try_connect(shared.timings.connect) => connected,
         };
         let was_good = match connected {
+            // The pool also says Ok when it had nothing to do, which never happens here; nothing would be heard then.
+            Ok(()) if !link.relay.is_connected() => false,
             Ok(()) => {
                 let session = Session::new(&link, &shared);
                 tokio::select! {

@@ -4,7 +4,7 @@
 //! those who wait for that event's id on this relay; whoever stops waiting leaves nothing behind.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,7 +62,17 @@ struct Pace {
     until: Option<Instant>,
 }
 
-type Waiting = BTreeMap<(EventId, u64), oneshot::Sender<Answer>>;
+/// Who waits for answers.
+#[derive(Default)]
+struct Waiting {
+    /// By event and ticket.
+    tickets: BTreeMap<(EventId, u64), oneshot::Sender<Answer>>,
+    /// Events for which nobody waits any more, the oldest first: a late answer is one too.
+    late: VecDeque<EventId>,
+}
+
+/// So many late events are remembered.
+const LATE: usize = 64;
 
 /// One relay.
 pub(super) struct Link {
@@ -84,7 +94,13 @@ struct Ticket<'a> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.link.waiting().remove(&self.key);
+        let mut waiting = self.link.waiting();
+        if waiting.tickets.remove(&self.key).is_some() {
+            waiting.late.push_back(self.key.0);
+            if waiting.late.len() > LATE {
+                waiting.late.pop_front();
+            }
+        }
     }
 }
 
@@ -136,10 +152,13 @@ impl Link {
     /// The relay answered an event.
     pub fn answered(&self, id: EventId, accepted: bool, words: &str) {
         let mut waiting = self.waiting();
-        let keys: Vec<_> = waiting.range((id, 0)..=(id, u64::MAX)).map(|(key, _)| *key).collect();
+        let all = (id, 0)..=(id, u64::MAX);
+        let keys: Vec<_> = waiting.tickets.range(all).map(|(key, _)| *key).collect();
+        if !keys.is_empty() || waiting.late.contains(&id) {
+            self.answers.store(true, Ordering::Relaxed);
+        }
         for key in keys {
-            if let Some(waiter) = waiting.remove(&key) {
-                self.answers.store(true, Ordering::Relaxed);
+            if let Some(waiter) = waiting.tickets.remove(&key) {
                 let words = shown(words);
                 // Whoever has just stopped waiting needs no answer.
                 _ = waiter.send(Answer { accepted, words });
@@ -239,7 +258,7 @@ impl Link {
     fn ticket(&self, id: EventId) -> Ticket<'_> {
         let (sender, answer) = oneshot::channel();
         let key = (id, self.tickets.fetch_add(1, Ordering::Relaxed));
-        self.waiting().insert(key, sender);
+        self.waiting().tickets.insert(key, sender);
         Ticket {
             link: self,
             key,

@@ -57,7 +57,7 @@ impl RelayHandle {
             faults: watch::channel(options.faults).0,
             outage_until: watch::channel(None).0,
             orders: broadcast::channel(ORDERS).0,
-            counts: Mutex::default(),
+            counts: watch::Sender::default(),
         });
         let serving = tokio::spawn(serve(shared.clone(), listener));
         Ok(Self {
@@ -94,7 +94,13 @@ impl RelayHandle {
     /// What has happened.
     #[must_use]
     pub fn counts(&self) -> RelayCounts {
-        *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.counts.borrow()
+    }
+
+    /// Waits until what has happened is enough.
+    pub async fn until(&self, enough: impl Fn(&RelayCounts) -> bool) {
+        // The sender is in `self`.
+        _ = self.shared.counts.subscribe().wait_for(enough).await;
     }
 
     /// Cuts all connections. New ones are taken.

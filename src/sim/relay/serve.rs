@@ -3,7 +3,7 @@
 //! Started by [`super::RelayHandle`]. Must stay true: when this task is aborted, the port is closed and all connections
 //! are cut.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nostr_relay_builder::LocalRelay;
@@ -32,12 +32,12 @@ pub(super) struct Shared {
     pub faults: watch::Sender<RelayFaults>,
     pub outage_until: watch::Sender<Option<Instant>>,
     pub orders: broadcast::Sender<Order>,
-    pub counts: Mutex<RelayCounts>,
+    pub counts: watch::Sender<RelayCounts>,
 }
 
 impl Shared {
     pub fn count(&self, change: impl FnOnce(&mut RelayCounts)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        self.counts.send_modify(change);
     }
 }
 

@@ -84,18 +84,18 @@ impl Session {
         loop {
             tokio::select! {
                 message = self.client.next() => match message.transpose()? {
-                    Some(Message::Text(text)) => self.from_client(&text).await?,
+                    Some(Message::Text(text)) => self.client_said(&text).await?,
                     Some(Message::Close(_)) | None => return Ok(()),
                     Some(_) => {}
                 },
                 message = self.relay.next() => match message.transpose()? {
-                    Some(Message::Text(text)) => self.from_relay(&text).await?,
+                    Some(Message::Text(text)) => self.relay_said(&text).await?,
                     Some(Message::Close(_)) | None => return Ok(()),
                     Some(_) => {}
                 },
                 Some(text) = self.later.next(), if !self.later.is_empty() => self.deliver(text).await?,
                 order = orders.recv() => match order {
-                    Ok(Order::Cut) => return self.cut(),
+                    Ok(Order::Cut) => break self.cut(),
                     Ok(Order::Close(words)) => self.close(&words).await?,
                     Ok(Order::Notice(words)) => self.notice(&words).await?,
                     Ok(Order::Say(text)) => self.client.send(Message::Text(text.into())).await?,
@@ -106,7 +106,7 @@ impl Session {
                     self.faults = *faults.borrow_and_update();
                     timers = Timers::draw(&mut self.dice, &self.faults);
                 }
-                () = at(timers.cut) => return self.cut(),
+                () = at(timers.cut) => break self.cut(),
                 () = at(timers.close) => {
                     timers.close = self.dice.next(self.faults.close_every);
                     self.close("error: closed for no reason").await?;
@@ -117,15 +117,15 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// Without a closing frame.
-    fn cut(&self) -> Result<(), Error> {
-        self.count(|counts| counts.cut += 1);
         Ok(())
     }
 
-    async fn from_client(&mut self, text: &str) -> Result<(), Error> {
+    /// Without a closing frame.
+    fn cut(&self) {
+        self.count(|counts| counts.cut += 1);
+    }
+
+    async fn client_said(&mut self, text: &str) -> Result<(), Error> {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
         let passes = match value[0].as_str() {
             Some("EVENT") => self.published(&value[1]).await?,
@@ -177,7 +177,7 @@ impl Session {
         Ok(true)
     }
 
-    async fn from_relay(&mut self, text: &str) -> Result<(), Error> {
+    async fn relay_said(&mut self, text: &str) -> Result<(), Error> {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
         match value[0].as_str() {
             Some("EVENT") => return self.event(text).await,
