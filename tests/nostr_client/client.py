@@ -35,6 +35,10 @@ class Bad(Exception):
     """What came is not what the protocol says."""
 
 
+class NotOurs(Bad):
+    """Of other parties. There are relays that do not look at the filter's tags."""
+
+
 class NoAnswer(Exception):
     pass
 
@@ -395,6 +399,8 @@ class Client:
     def take(self, event: dict):
         try:
             message = self.open(event)
+        except NotOurs:
+            return
         except (Bad, KeyError, TypeError, ValueError) as error:
             self.refused.append(f"{event.get('id') if isinstance(event, dict) else '?'}: {error}")
             return
@@ -404,9 +410,9 @@ class Client:
     def open(self, event: dict) -> Received | None:
         """Only what is proven to be the service's, and only once."""
         if event["kind"] != KIND or event["pubkey"] != self.pairing.service:
-            raise Bad("not from the service")
+            raise NotOurs("not from the service")
         if next((tag[1] for tag in event["tags"] if tag[0] == "p"), None) != self.pubkey:
-            raise Bad("not for us")
+            raise NotOurs("not for us")
         if len(wire(event).encode()) > MAX_EVENT:
             raise Bad("too large")
         verify_event(event)
