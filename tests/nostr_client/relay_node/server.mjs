@@ -1,5 +1,6 @@
 // A relay of npm's @nostr-relay behind a websocket, on 127.0.0.1: server.mjs PORT.
 // What is done with an event is theirs; ours is the socket and a memory for what is not ephemeral.
+// It does not look at the tags of a filter, so that all its clients and the service get each other's events.
 import common from '@nostr-relay/common';
 import core from '@nostr-relay/core';
 import validation from '@nostr-relay/validator';
