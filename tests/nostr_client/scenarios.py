@@ -1,4 +1,4 @@
-"""The client of this folder against a running tellerd: every sentence of docs/NOSTR_RPC.md that can be tried.
+"""The client of this folder against a running tellerd: what docs/NOSTR_RPC.md says about hold invoices.
 
 Started by run.sh, which sets up the world and says in the environment where it is.
 """
@@ -314,6 +314,8 @@ async def settle(client: Client):
     check("the node's record", (await ledger())["invoices"][hash] == ["OPEN", "ACCEPTED", "SETTLED"])
     await until("the payment's preimage is ours", lambda: proof_of(hash, preimage))
     check("settle again", (await client.call("settleHoldInvoice", {"preimage": preimage}))["state"] == "SETTLED")
+    body = {"hash": hash, "amount_sats": 60_000, "memo": "test"}
+    check("create after settle: the same invoice", (await client.call("createHoldInvoice", body))["invoice"] == got["invoice"])
     await fails("cancel after settle", client.call("cancelHoldInvoice", {"hash": hash}), "already_settled")
     got = await client.call("getHoldInvoice", {"hash": hash})
     # The page lets it be left out.
@@ -340,6 +342,8 @@ async def cancel(client: Client):
     check("the node's record", (await ledger())["invoices"][hash] == ["OPEN", "ACCEPTED", "CANCELED"])
     check("cancel again", (await client.call("cancelHoldInvoice", {"hash": hash}))["state"] == "CANCELED")
     await fails("settle after cancel", client.call("settleHoldInvoice", {"preimage": preimage}), "already_canceled")
+    body = {"hash": hash, "amount_sats": 4_321, "memo": "test"}
+    await fails("create after cancel", client.call("createHoldInvoice", body), "already_canceled")
     await fails("commit after cancel", client.call("commitHoldInvoice", {"hash": hash}), "already_canceled")
 
 
@@ -354,7 +358,7 @@ async def bad_fields(client: Client):
         "hash": ("zz" * 32, "ab" * 31, "ab" * 33, "", "0x" + "ab" * 31, 7, None),
         "memo": ("m" * 640, "\u2615" * 214, 7, None),
         "expiry": (0, -1, 31_536_001, 1.5, "600"),
-        "cltv_expiry": (0, 23, 65_536, -80, 80.0),
+        "cltv_expiry": (0, 23, 30, 2_017, 65_536, -80, 80.0),
         "surprise": (1, "x"),
     }.items():
         for value in values:
