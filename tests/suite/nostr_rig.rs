@@ -82,7 +82,7 @@ impl Service {
         let text = format!(
             "data_dir = 'data'\n[lnd]\naddress = '{address}'\ntls_cert = 'lnd/tls.cert'\nmacaroon = 'lnd/admin.macaroon'\n\
              deadline = '2s'\n[policy]\n{}\n[rate]\ncurrency = 'EUR'\nper_btc = '95000.00'\n\
-             [nostr]\nkey_file = 'nostr.key'\nrelays = ['{}']\n[service]\nrequests_per_minute = 100000\n{}\n\
+             [nostr]\nkey_file = 'nostr.key'\nrelays = ['{}']\n[service]\nrequests_per_minute = 60000\n{}\n\
              [[service.client]]\nname = 'alice'\nkey = '{}'\n[[service.client]]\nname = 'bob'\nkey = '{}'\n",
             plan.policy,
             relay.url(),
