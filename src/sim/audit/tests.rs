@@ -528,7 +528,12 @@ fn every_rule_is_explained() {
             .step_by(2)
             .collect::<Vec<_>>(),
         include_str!("liveness.rs").split('"').skip(1).step_by(2).collect(),
+        include_str!("sites.rs").split('"').skip(1).step_by(2).collect(),
         include_str!("../fleet/run.rs").split("trouble(\"").skip(1).collect(),
+        include_str!("../fleet/keeper.rs")
+            .split("\n")
+            .flat_map(|line| line.split("trouble(\"").skip(1))
+            .collect(),
     ];
     let states = ["needs_operator", "claim_owed"];
     let is_rule = |word: &str| word.contains('_') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');

@@ -134,14 +134,7 @@ impl Manner {
 }
 
 /// What the customer does with the invoice.
-async fn act(
-    world: &World,
-    api: &Api,
-    behaviour: Behaviour,
-    manner: &mut Manner,
-    view: &CashOutView,
-    invoice: &str,
-) {
+async fn act(world: &World, api: &Api, behaviour: Behaviour, manner: &mut Manner, view: &CashOutView, invoice: &str) {
     let usual = PayOptions::default();
     let options = match behaviour {
         Behaviour::WalksAway => return,

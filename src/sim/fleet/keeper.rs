@@ -97,7 +97,12 @@ async fn keep(
 
 /// Kills one of these daemons after the other, until no more customers come. `every` is from one's coming up to the
 /// next kill; `what` names the generator.
-pub async fn kill_now_and_then(world: Arc<World>, daemons: Vec<mpsc::Sender<Kill>>, every: Option<Duration>, what: u64) {
+pub async fn kill_now_and_then(
+    world: Arc<World>,
+    daemons: Vec<mpsc::Sender<Kill>>,
+    every: Option<Duration>,
+    what: u64,
+) {
     let mut random = world.random(what, 0);
     let Some(every) = every else { return };
     while world.wait(around(&mut random, every)).await {

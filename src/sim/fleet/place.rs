@@ -71,7 +71,9 @@ impl Place {
     /// That of a site or the server.
     #[must_use]
     pub fn of(&self, name: &str) -> Home {
-        Home { dir: self.dir.join(name) }
+        Home {
+            dir: self.dir.join(name),
+        }
     }
 
     /// The simulated LND.

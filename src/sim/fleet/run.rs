@@ -92,10 +92,14 @@ fn introduce(options: &Options, scenario: &Scenario) {
     ));
     match options.payments {
         Payments::Lnd => {
-            say("The daemon is a real `tellerd run` process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on");
+            say(
+                "The daemon is a real `tellerd run` process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on",
+            );
         }
         Payments::Nostr => {
-            say("Each site is a real `tellerd run` process, and so is the server with the node, which the sites reach over two");
+            say(
+                "Each site is a real `tellerd run` process, and so is the server with the node, which the sites reach over two",
+            );
             say("emulated Nostr relays. Around them: a simulated LND (gRPC over TLS), emulated dispensers on");
         }
     }
@@ -190,7 +194,12 @@ fn keep(world: &Arc<World>, daemons: Vec<Daemon>, server: Option<Daemon>, staff:
     if let Some(server) = server {
         let keeper = Keeper::start(world, server, |figures| &figures.server_kills);
         let every = world.scenario.nostr.and_then(|terms| terms.kill_server_every);
-        staff.spawn(kill_now_and_then(Arc::clone(world), vec![keeper.kills()], every, SERVER_KILLS));
+        staff.spawn(kill_now_and_then(
+            Arc::clone(world),
+            vec![keeper.kills()],
+            every,
+            SERVER_KILLS,
+        ));
         keepers.push(keeper);
     }
     keepers
@@ -229,7 +238,10 @@ async fn restart_node(world: Arc<World>) {
 
 /// Each site with its machines, as its server must show them.
 fn expected_sites(world: &World) -> Vec<(ClientName, Vec<AtmId>)> {
-    let named = world.sites.iter().filter_map(|site| Some((site.name.clone()?, site.atms.clone())));
+    let named = world
+        .sites
+        .iter()
+        .filter_map(|site| Some((site.name.clone()?, site.atms.clone())));
     named.collect()
 }
 
@@ -263,7 +275,11 @@ fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool,
         kills: read(&world.figures.kills),
         server_kills: read(&world.figures.server_kills),
         faults: world.happened().0,
-        relays: world.nostr.iter().flat_map(|nostr| nostr.relays.iter().map(RelayHandle::counts)).collect(),
+        relays: world
+            .nostr
+            .iter()
+            .flat_map(|nostr| nostr.relays.iter().map(RelayHandle::counts))
+            .collect(),
     };
     let report = Report::new(run, &evidence, &facts, verdict);
     say(&report.summary(&facts));

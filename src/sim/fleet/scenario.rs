@@ -305,7 +305,10 @@ fn relay(mut section: Section) -> RelayFaults {
         no_ok: false,
     };
     if faults.drop + faults.rate_limit > 0.5 {
-        section.mistake("drop", "together with rate_limit more than 50 percent: hardly anything would arrive");
+        section.mistake(
+            "drop",
+            "together with rate_limit more than 50 percent: hardly anything would arrive",
+        );
     }
     section.finish();
     faults
@@ -363,7 +366,9 @@ mod tests {
         assert_eq!(terms.kill_server_every, Some(Duration::from_secs(20)));
         assert_eq!(terms.relay.cut_every, Some(Duration::from_secs(9)));
         assert!((terms.relay.drop - 0.03).abs() < 1e-9);
-        let wrong = read("[relay]\ndrop = 40\nrate_limit = 20\n").expect_err("wrong").to_string();
+        let wrong = read("[relay]\ndrop = 40\nrate_limit = 20\n")
+            .expect_err("wrong")
+            .to_string();
         assert!(wrong.contains("s.toml:5: relay.drop: "), "{wrong}");
     }
 

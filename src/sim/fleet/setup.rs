@@ -87,7 +87,11 @@ pub fn site_text(place: &Place, scenario: &Scenario, atms: &[AtmId], http_port: 
     let mut text = format!("payments = \"nostr\"\n{}{}", head(http_port), nostr(&way.relays));
     let service = &way.service;
     // Writing to a string does not fail.
-    _ = write!(text, "[site]\nservice = \"{service}\"\ndeadline = \"{}s\"\n", ASKS_AGAIN.as_secs());
+    _ = write!(
+        text,
+        "[site]\nservice = \"{service}\"\ndeadline = \"{}s\"\n",
+        ASKS_AGAIN.as_secs()
+    );
     if way.invited {
         text += "pairing_file = \"pairing.token\"\n";
     }
@@ -108,7 +112,11 @@ pub fn server_text(
     let terms = ServerTerms::of(scenario);
     let mut text = head(http_port);
     text += &lnd(lnd_port, "../lnd");
-    _ = write!(text, "[policy]\nhold_deadline = \"{}s\"\n{RATE}", terms.hold_deadline.as_secs());
+    _ = write!(
+        text,
+        "[policy]\nhold_deadline = \"{}s\"\n{RATE}",
+        terms.hold_deadline.as_secs()
+    );
     text += &nostr(relays);
     _ = write!(
         text,
@@ -260,7 +268,10 @@ mod tests {
                 name: "site-2".parse().expect("name"),
                 key: Some(NostrKey(key.to_bytes())),
             };
-            let server = read(&server_text(&scenario, &[known], &relays, 1, 2), &place().dir.join("server"));
+            let server = read(
+                &server_text(&scenario, &[known], &relays, 1, 2),
+                &place().dir.join("server"),
+            );
             let service = server.nostr.expect("on Nostr").service.expect("serves");
             assert_eq!((service.clients.len(), server.atms.len()), (1, 0));
             let way = WayToServer {
@@ -268,7 +279,10 @@ mod tests {
                 invited: true,
                 relays: relays.to_vec(),
             };
-            let site = read(&site_text(&place(), &scenario, &atms(), 3, &way), &place().dir.join("site-1"));
+            let site = read(
+                &site_text(&place(), &scenario, &atms(), 3, &way),
+                &place().dir.join("site-1"),
+            );
             assert!(matches!(&site.payments, Payments::Nostr(to) if to.pairing_file.is_some()));
             assert_eq!((site.atms.len(), site.rate), (300, server.rate));
             // As in src/nostr/node/fit.rs.

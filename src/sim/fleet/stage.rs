@@ -61,9 +61,7 @@ pub fn sites(options: &Options) -> Result<usize, SimulationError> {
         (Payments::Nostr, Some(sites)) if sites < least => {
             own(format!("--sites: at least {least}, a site has at most {MOST} machines"))
         }
-        (Payments::Nostr, Some(sites)) if sites > options.atms => {
-            own("--sites: more sites than machines".into())
-        }
+        (Payments::Nostr, Some(sites)) if sites > options.atms => own("--sites: more sites than machines".into()),
         (Payments::Nostr, Some(sites)) => Ok(sites),
     }
 }
@@ -154,8 +152,7 @@ async fn start_machines(
             ledger: Some(place.ledger(atm)),
             ..Setup::default()
         };
-        let emulator =
-            Emulator::new(setup::variant(atm), setup).map_err(system(format!("the dispenser of {atm}")))?;
+        let emulator = Emulator::new(setup::variant(atm), setup).map_err(system(format!("the dispenser of {atm}")))?;
         let inside = emulator.handle();
         let (line, name) = (place.line(atm), atm.to_string());
         tasks.spawn(async move {
@@ -282,7 +279,9 @@ fn make_key(home: &Home) -> Result<NostrKey, SimulationError> {
 /// Has a site invited by the server, as its operator would. It is told one of the relays only; the invitation has all.
 async fn pair(server: &Api, setup: &SiteSetup, home: &Home, urls: &[RelayUrl]) -> Result<WayToServer, SimulationError> {
     let invited = server.invite(&setup.name, "simulated operator").await;
-    let pairing = invited.map_err(|error| SimulationError::Own(format!("no invitation: {error}")))?.pairing;
+    let pairing = invited
+        .map_err(|error| SimulationError::Own(format!("no invitation: {error}")))?
+        .pairing;
     write_secret(&home.pairing(), &pairing).map_err(system(home.pairing().display().to_string()))?;
     let service = pairing.split(':').next().unwrap_or_default().to_owned();
     Ok(WayToServer {

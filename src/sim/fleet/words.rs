@@ -45,7 +45,11 @@ fn node_is_at_rest(world: &World) -> bool {
 async fn sites_are_listed(world: &World) -> bool {
     let listed = server_sites(world).await;
     listed.is_ok_and(|listed| {
-        let up = |site: &Site| listed.iter().any(|view| Some(&view.site) == site.name.as_ref() && !view.down);
+        let up = |site: &Site| {
+            listed
+                .iter()
+                .any(|view| Some(&view.site) == site.name.as_ref() && !view.down)
+        };
         world.sites.iter().all(up)
     })
 }
@@ -72,9 +76,15 @@ async fn statement(world: &World) -> Result<Statement, ClientError> {
     let mut all = Statement::default();
     for site in &world.sites {
         let (cashouts, atms) = (site.api.cashouts().await?, site.api.atms().await?);
-        let mut named = cashouts.iter().map(|view| &view.atm).chain(atms.iter().map(|view| &view.id));
+        let mut named = cashouts
+            .iter()
+            .map(|view| &view.atm)
+            .chain(atms.iter().map(|view| &view.id));
         if let Some(foreign) = named.find(|atm| !site.atms.contains(atm)) {
-            world.trouble("wrong_terms", format!("{:?} names {foreign}, a machine of another", site.name));
+            world.trouble(
+                "wrong_terms",
+                format!("{:?} names {foreign}, a machine of another", site.name),
+            );
         }
         all.cashouts.extend(cashouts);
         all.atms.extend(atms);
