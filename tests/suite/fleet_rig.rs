@@ -350,7 +350,7 @@ pub fn id(atm: &str) -> AtmId {
     atm.parse().expect("an id")
 }
 
-fn switch_on(setup: Setup, link: &Path) -> EmulatorHandle {
+pub fn switch_on(setup: Setup, link: &Path) -> EmulatorHandle {
     let emulator = Emulator::new(Variant::Standard, setup).expect("emulator");
     let (handle, link) = (emulator.handle(), link.to_owned());
     actix::spawn(async move {

@@ -18,6 +18,7 @@ mod lnd;
 mod lnd_fake;
 mod nostr_rig;
 mod nostr_service;
+mod nostr_site;
 mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;

@@ -48,7 +48,7 @@ pub struct Plan {
 /// A running service.
 pub struct Service {
     pub fleet: Fleet,
-    pub up: app::Up,
+    _up: app::Up,
     pub lnd: SimHandle,
     pub relay: RelayHandle,
     pub disk: Arc<Disk>,
@@ -82,7 +82,7 @@ impl Service {
         let text = format!(
             "data_dir = 'data'\n[lnd]\naddress = '{address}'\ntls_cert = 'lnd/tls.cert'\nmacaroon = 'lnd/admin.macaroon'\n\
              deadline = '2s'\n[policy]\n{}\n[rate]\ncurrency = 'EUR'\nper_btc = '95000.00'\n\
-             [nostr]\nkey_file = 'nostr.key'\nrelays = ['{}']\n[service]\n{}\n\
+             [nostr]\nkey_file = 'nostr.key'\nrelays = ['{}']\n[service]\nrequests_per_minute = 60000\n{}\n\
              [[service.client]]\nname = 'alice'\nkey = '{}'\n[[service.client]]\nname = 'bob'\nkey = '{}'\n",
             plan.policy,
             relay.url(),
@@ -99,7 +99,7 @@ impl Service {
         until("LND", async || fleet.readiness().await.lnd.is_ok()).await;
         Self {
             fleet,
-            up,
+            _up: up,
             lnd,
             relay,
             disk,
@@ -118,7 +118,11 @@ impl Service {
 
     pub fn state_at_lnd(&self, hash: PaymentHash) -> Option<InvoiceState> {
         let ledger = self.lnd.ledger().expect("ledger");
-        ledger.invoices.iter().find(|invoice| invoice.hash == hash).map(|invoice| invoice.state)
+        ledger
+            .invoices
+            .iter()
+            .find(|invoice| invoice.hash == hash)
+            .map(|invoice| invoice.state)
     }
 
     /// Waits until LND's invoice is in this state.
@@ -191,7 +195,9 @@ impl Client {
             timings: Timings::default(),
         };
         let (sender, mut arrived) = tokio::sync::mpsc::channel(64);
-        let relays = Relays::start(settings, sender, Arc::new(Unwatched)).await.expect("relays");
+        let relays = Relays::start(settings, sender, Arc::new(Unwatched))
+            .await
+            .expect("relays");
         let relays = Arc::new(relays);
         let sent = Arc::default();
         let recorder = Recorder {
@@ -241,7 +247,9 @@ impl Client {
     }
 
     pub async fn cancel(&self, hash: PaymentHash) -> Result<InvoiceStanding, CallError> {
-        self.caller.ask(&Call::CancelHoldInvoice(hash), InvoiceStanding::read).await
+        self.caller
+            .ask(&Call::CancelHoldInvoice(hash), InvoiceStanding::read)
+            .await
     }
 
     /// Waits until the invoice is in this state at the service.

@@ -46,7 +46,7 @@ fn the_defaults_of_a_service_are_those_of_the_design() {
         max_amount_sats: 2_000_000,
         max_held_sats: 10_000_000,
         max_open: 50,
-        requests_per_minute: 120,
+        requests_per_minute: 600,
         sats_per_day: 50_000_000,
     };
     assert_eq!(service.limits, limits);
@@ -229,7 +229,7 @@ fn mistakes_in_the_service() {
             "max_open: 0 is out of range: 1 to 100000",
         ),
         (
-            "requests_per_minute = 120",
+            "requests_per_minute = 600",
             "requests_per_minute = 0",
             "requests_per_minute: 0 is out of range",
         ),
