@@ -257,8 +257,8 @@ fn mistakes_in_the_service() {
     let hold = served(&[("hold_deadline = \"10m\"", "hold_deadline = \"2h\"")]);
     assert_told(
         &hold,
-        "commit_deadline = \"60m\"",
-        "service.commit_deadline: 3600 s is not above",
+        "commit_deadline = \"65m\"",
+        "service.commit_deadline: 3900 s is not above",
     );
 }
 
