@@ -5,15 +5,29 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use crate::sim::fleet::{Options, simulate};
+use crate::sim::fleet::{self, Options, simulate};
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Payments {
+    /// One daemon, with an LND of its own.
+    Lnd,
+    /// Sites, which reach one server and its LND over relays.
+    Nostr,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
     /// Machines.
     #[arg(long, default_value_t = 8)]
     atms: usize,
+    /// Where the hold invoices are made.
+    #[arg(long, value_enum, default_value = "lnd")]
+    payments: Payments,
+    /// With --payments nostr: so many sites. Without it: one for each 6 machines, at most 8.
+    #[arg(long)]
+    sites: Option<usize>,
     /// How long customers come: 30s, 2m.
     #[arg(long, default_value = "30s", value_parser = duration)]
     duration: Duration,
@@ -48,6 +62,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(command: Simulate) -> anyhow::Result<ExitCode> {
     let options = Options {
         atms: command.atms,
+        payments: match command.payments {
+            Payments::Lnd => fleet::Payments::Lnd,
+            Payments::Nostr => fleet::Payments::Nostr,
+        },
+        sites: command.sites,
         duration: command.duration,
         seed: command.seed,
         scenario: command.scenario,

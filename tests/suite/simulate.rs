@@ -69,6 +69,42 @@ fn a_small_fleet_is_simulated_killed_and_audited() {
     assert_eq!(report["sats_settled"].as_u64().unwrap(), minor * 10, "{told}");
 }
 
+/// Two sites, of which one is invited, over relays that lose and repeat events; a site and the server are killed.
+#[test]
+fn a_few_sites_are_simulated_over_bad_relays_and_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let (scenario, report) = (dir.path().join("s.toml"), dir.path().join("r.json"));
+    let relay = "[server]\nkill_every = \"4s\"\n[relay]\ndrop = 3\nduplicate = 10\ndelay = 5\ndelay_max = \"1s\"\n\
+                 lose_ok = 10\nclose_every = \"6s\"\ndisconnect_every = \"6s\"\n";
+    let text = SCENARIO.replace("1500ms", "3s") + relay;
+    std::fs::write(&scenario, text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tellerd"))
+        .args("simulate --payments nostr --atms 3 --sites 2 --duration 8s --seed 5 --scenario".split(' '))
+        .arg(&scenario)
+        .arg("--report")
+        .arg(&report)
+        .output()
+        .unwrap();
+    let told = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{told}");
+    let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+    assert_eq!(report["violations"], Value::Array(Vec::new()), "{told}");
+    assert_eq!((&report["payments"], &report["sites"]), (&"nostr".into(), &2.into()));
+    assert!(report["kills"].is_u64() && report["server_kills"].is_u64(), "{told}");
+    let relays = report["relays"].as_array().unwrap();
+    assert_eq!(relays.len(), 2, "{told}");
+    for relay in relays {
+        assert!(relay["published"].as_u64().unwrap() > 0, "{told}");
+    }
+    assert!(report["cashouts"]["completed"].as_u64().unwrap() > 0, "{told}");
+    let minor = report["value_delivered_minor"].as_u64().unwrap();
+    assert_eq!(report["sats_settled"].as_u64().unwrap(), minor * 10, "{told}");
+}
+
 #[test]
 fn mistakes_of_the_user_are_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -89,6 +125,17 @@ fn mistakes_of_the_user_are_named() {
     };
     let told = run(&["--scenario", scenario.to_str().unwrap()]);
     assert!(told.contains("s.toml:5: faults.jams: unknown key"), "{told}");
+    std::fs::write(&scenario, format!("{SCENARIO}[server]\n")).unwrap();
+    let told = run(&["--scenario", scenario.to_str().unwrap()]);
+    assert!(
+        told.contains("[relay] or [server]") && told.contains("--payments nostr only"),
+        "{told}"
+    );
+    let told = run(&["--sites", "3"]);
+    assert!(
+        told.contains("--sites: there are sites with --payments nostr only"),
+        "{told}"
+    );
     let told = run(&["--atms", "10000000"]);
     assert!(told.contains("10000000 machines are too many"), "{told}");
     let told = run(&["--duration", "soon"]);

@@ -21,6 +21,9 @@ use super::{NostrNode, answer};
 const BREATH: Duration = Duration::from_millis(500);
 /// A subscription that failed is not asked for again before.
 const RESUBSCRIBE: Duration = Duration::from_secs(30);
+/// A subscription that is older, and brought no push of a change, is asked for again: the service may have been started
+/// anew and forgotten it. A push alone may be lost on any day, so not more often.
+const DOUBTED: Duration = Duration::from_secs(10);
 
 struct Watch {
     node: NostrNode,
@@ -51,9 +54,10 @@ impl Watch {
     /// The next change.
     async fn next(&mut self) -> Result<InvoiceSnapshot, LnError> {
         loop {
-            if self.last.is_some() {
-                self.wait().await;
-            }
+            let is_pushed = match self.last {
+                Some(_) => self.wait().await,
+                None => true,
+            };
             let call = Call::GetHoldInvoice(self.hash);
             let seen = self.node.lookup(&self.hash).await?;
             let missing = || answer::say(&call, LnErrorKind::NotFound, "the service does not know it");
@@ -66,19 +70,25 @@ impl Watch {
                 _ => timings.look_held,
             };
             if is_news {
+                if !is_pushed {
+                    doubt_subscription(&self.node);
+                }
                 self.last = Some(seen.clone());
                 return Ok(seen);
             }
         }
     }
 
-    /// Until it is time to look again, or a push says so.
-    async fn wait(&mut self) {
+    /// Until it is time to look again, or a push says so, which is then true.
+    async fn wait(&mut self) -> bool {
         let due = Instant::now() + self.pause;
         let soonest = Instant::now() + BREATH.min(self.pause);
         tokio::select! {
-            () = sleep_until(due) => {}
-            () = pushed(&mut self.pushes, self.hash) => sleep_until(soonest).await,
+            () = sleep_until(due) => false,
+            () = pushed(&mut self.pushes, self.hash) => {
+                sleep_until(soonest).await;
+                true
+            }
             never = subscribe(&self.node) => match never {},
         }
     }
@@ -120,6 +130,16 @@ async fn subscribe_if_due(node: &NostrNode) {
     match node.0.caller.ask(&Call::SubscribeHoldInvoices, nothing).await {
         Ok(()) => *subscribed = Some(now),
         Err(error) => tracing::debug!(%error, "the service does not push; it is asked instead"),
+    }
+}
+
+/// A change came without a push.
+fn doubt_subscription(node: &NostrNode) {
+    // Whoever has the lock is asking already.
+    if let Ok(mut subscribed) = node.0.subscribed.try_lock()
+        && subscribed.is_some_and(|at| at.elapsed() >= DOUBTED)
+    {
+        *subscribed = None;
     }
 }
 

@@ -98,6 +98,35 @@ async fn all_watches_share_one_subscription_that_is_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_without_a_push_has_the_service_asked_for_pushes_again() {
+    let (fake, node) = start();
+    let subscribed = async |first: bool, pushed: bool| {
+        let hash = create(&fake, u8::from(first) + 2 * u8::from(pushed)).await;
+        let mut watch = node.watch(&hash).await.expect("watch");
+        watch.next().await.expect("now").expect("open");
+        assert!(watch.next().now_or_never().is_none());
+        sleep(Duration::from_secs(1)).await;
+        fake.world().ledger.set(hash, HoldState::Accepted);
+        if pushed {
+            fake.caller().incoming(fake.push(hash)).expect("taken");
+        }
+        watch.next().await.expect("goes on").expect("change");
+        assert!(watch.next().now_or_never().is_none());
+        _ = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
+        times(&fake, Method::SubscribeHoldInvoices)
+    };
+    assert_eq!(subscribed(true, true).await, 1);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(subscribed(false, true).await, 1, "the push came");
+    assert_eq!(
+        subscribed(true, false).await,
+        2,
+        "it did not: the service may have been started anew"
+    );
+    assert_eq!(subscribed(false, false).await, 2, "not again so soon");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_ends_with_an_error_and_never_with_an_answer() {
     let (fake, node) = start();
     let mut unknown = node.watch(&PaymentHash([7; 32])).await.expect("watch");

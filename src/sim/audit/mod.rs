@@ -9,14 +9,15 @@ pub mod latency;
 mod liveness;
 pub mod physical;
 mod rules;
+mod sites;
 #[cfg(test)]
 mod tests;
 
 use serde::Serialize;
 
-use crate::api::{AtmView, CashOutView};
+use crate::api::{AtmView, CashOutView, SiteView};
 use crate::hardware::puloon::emulator::{CassetteTotals, Event};
-use crate::ids::{AtmId, CashOutId};
+use crate::ids::{AtmId, CashOutId, ClientName};
 use crate::money::{Minor, Rate};
 use crate::sim::lnd::Ledger;
 use crate::time::UnixMs;
@@ -62,6 +63,8 @@ pub struct Statement {
     pub cashouts: Vec<CashOutView>,
     /// Every machine.
     pub atms: Vec<AtmView>,
+    /// The server's words about its sites.
+    pub sites: Vec<SiteView>,
 }
 
 /// All that is audited.
@@ -75,7 +78,9 @@ pub struct Evidence {
     pub rate: Rate,
     /// The customers.
     pub visits: Vec<Visit>,
-    /// The daemon.
+    /// The sites with their machines; empty when the daemon has the node itself.
+    pub sites: Vec<(ClientName, Vec<AtmId>)>,
+    /// The daemon, or all of them together.
     pub statement: Statement,
 }
 

@@ -50,6 +50,7 @@ pub fn judge(evidence: &Evidence, facts: &Facts) -> Verdict {
         let view = evidence.statement.atms.iter().find(|view| view.id == machine.atm);
         judge.notes(&machine.atm, &machine.totals, view);
     }
+    judge.verdict.violations.extend(super::sites::unheard(evidence));
     judge.verdict.open.sort_by_key(|item| item.id);
     judge.verdict
 }

@@ -207,9 +207,11 @@ fn clean() -> Evidence {
             asked_at: UnixMs(900),
             shown_at: Some(UnixMs(1_100)),
         }],
+        sites: Vec::new(),
         statement: Statement {
             cashouts: vec![view("completed")],
             atms: vec![atm_view(3, 0)],
+            sites: Vec::new(),
         },
     }
 }
@@ -235,6 +237,7 @@ fn refunded(notes: u32, loss: Minor) -> Evidence {
     evidence.statement = Statement {
         cashouts: vec![view],
         atms: vec![atm_view(notes, 0)],
+        sites: Vec::new(),
     };
     evidence
 }
@@ -488,6 +491,34 @@ fn a_daemon_that_does_nothing_is_found_out() {
 }
 
 #[test]
+fn a_server_lists_its_sites_as_they_are() {
+    let name = || "site-1".parse().expect("name");
+    let mut evidence = clean();
+    evidence.sites = vec![(name(), vec![atm()])];
+    evidence.statement.sites = vec![SiteView {
+        site: name(),
+        down: false,
+        heard_unix_ms: UnixMs(5_000),
+        report: crate::api::SiteReport {
+            version: "1".into(),
+            now_unix_ms: UnixMs(5_000),
+            atms: vec![atm_view(3, 0)],
+            waiting: Vec::new(),
+        },
+    }];
+    assert_eq!(rules(&evidence), Vec::<&str>::new());
+    let lie = |lie: fn(&mut Evidence)| {
+        let mut evidence = evidence.clone();
+        lie(&mut evidence);
+        rules(&evidence)
+    };
+    assert_eq!(lie(|e| e.statement.sites.clear()), ["site_unheard"]);
+    assert_eq!(lie(|e| e.statement.sites[0].down = true), ["site_unheard"]);
+    assert_eq!(lie(|e| e.statement.sites[0].report.atms.clear()), ["site_unheard"]);
+    assert_eq!(lie(|e| e.sites.clear()), ["site_unheard"], "of no site at all");
+}
+
+#[test]
 fn every_rule_is_explained() {
     let page = include_str!("../../../docs/SIMULATION.md");
     let rules = [
@@ -497,7 +528,12 @@ fn every_rule_is_explained() {
             .step_by(2)
             .collect::<Vec<_>>(),
         include_str!("liveness.rs").split('"').skip(1).step_by(2).collect(),
+        include_str!("sites.rs").split('"').skip(1).step_by(2).collect(),
         include_str!("../fleet/run.rs").split("trouble(\"").skip(1).collect(),
+        include_str!("../fleet/keeper.rs")
+            .split("\n")
+            .flat_map(|line| line.split("trouble(\"").skip(1))
+            .collect(),
     ];
     let states = ["needs_operator", "claim_owed"];
     let is_rule = |word: &str| word.contains('_') && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');

@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::api::{
-    AtmList, AtmView, CashOutList, CashOutView, Decision, LoadCassettes, LoadedCassette, Ordered, Problem,
-    ResolveCashOut, StartCashOut,
+    AtmList, AtmView, CashOutList, CashOutView, Decision, Invitation, InviteClient, LoadCassettes, LoadedCassette,
+    Ordered, Problem, ResolveCashOut, SiteView, StartCashOut,
 };
-use crate::ids::{AtmId, CashOutId};
+use crate::ids::{AtmId, CashOutId, ClientName};
 use crate::money::Minor;
 
 /// Starting a cash-out waits for LND.
@@ -125,6 +125,17 @@ impl Api {
     /// All machines.
     pub async fn atms(&self) -> Result<Vec<AtmView>, ClientError> {
         Ok(self.get::<AtmList>("/v1/atms").await?.atms)
+    }
+
+    /// All sites of a server.
+    pub async fn sites(&self) -> Result<Vec<SiteView>, ClientError> {
+        Ok(self.get::<AtmList>("/v1/atms").await?.sites)
+    }
+
+    /// Invites a site.
+    pub async fn invite(&self, name: &ClientName, by: &str) -> Result<Invitation, ClientError> {
+        let (name, by) = (name.clone(), by.to_owned());
+        self.post("/v1/clients", &InviteClient { name, by }).await
     }
 
     /// `drain` or `resume`.

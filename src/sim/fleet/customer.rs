@@ -10,7 +10,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
-use super::client::ClientError;
+use super::client::{Api, ClientError};
 use super::scenario::Behaviour;
 use super::world::{Stand, World, around, choose, count};
 use crate::api::CashOutView;
@@ -77,7 +77,7 @@ async fn visit(world: &World, stand: &Stand, random: &mut StdRng) -> bool {
     let mut manner = Manner::draw(random, world.scenario.daemon.payment_timeout);
     let Some(amount) = amount else { return false };
     let asked_at = SystemClock.now();
-    let view = match world.api.start(&stand.atm, amount).await {
+    let view = match stand.api.start(&stand.atm, amount).await {
         Ok(view) => view,
         Err(error) => {
             turned_away(world, &error);
@@ -96,11 +96,11 @@ async fn visit(world: &World, stand: &Stand, random: &mut StdRng) -> bool {
     let Some(invoice) = view.payment_request.clone() else {
         return true;
     };
-    act(world, behaviour, &mut manner, &view, &invoice).await;
+    act(world, &stand.api, behaviour, &mut manner, &view, &invoice).await;
     if behaviour == Behaviour::WalksAway {
         return true;
     }
-    watch(world, &view).await;
+    watch(world, &stand.api, &view).await;
     true
 }
 
@@ -134,7 +134,7 @@ impl Manner {
 }
 
 /// What the customer does with the invoice.
-async fn act(world: &World, behaviour: Behaviour, manner: &mut Manner, view: &CashOutView, invoice: &str) {
+async fn act(world: &World, api: &Api, behaviour: Behaviour, manner: &mut Manner, view: &CashOutView, invoice: &str) {
     let usual = PayOptions::default();
     let options = match behaviour {
         Behaviour::WalksAway => return,
@@ -160,33 +160,33 @@ async fn act(world: &World, behaviour: Behaviour, manner: &mut Manner, view: &Ca
         Behaviour::Cancels if manner.pays_before_canceling => usual,
         Behaviour::Cancels => {
             sleep(manner.hesitates / 2).await;
-            return cancel(world, view).await;
+            return cancel(world, api, view).await;
         }
     };
     if let Err(error) = world.lnd.pay(invoice, &options) {
         world.trouble("simulation", format!("a wallet could not pay: {error}"));
     }
     if behaviour == Behaviour::Cancels {
-        cancel(world, view).await;
+        cancel(world, api, view).await;
     }
 }
 
-async fn cancel(world: &World, view: &CashOutView) {
+async fn cancel(world: &World, api: &Api, view: &CashOutView) {
     // Too late, or nobody there: the customer waits like the others.
-    if let Err(error) = world.api.cancel(view.id).await {
+    if let Err(error) = api.cancel(view.id).await {
         turned_away(world, &error);
     }
 }
 
 /// Stands before the machine until it is the next one's turn, or for so long as anyone would.
-async fn watch(world: &World, view: &CashOutView) {
+async fn watch(world: &World, api: &Api, view: &CashOutView) {
     let daemon = &world.scenario.daemon;
     let patience = daemon.payment_timeout + daemon.hold_deadline + daemon.unknown_deadline;
     let leaves = Instant::now() + patience;
     let look = LOOK + Duration::from_millis(4) * u32::try_from(world.stands.len()).unwrap_or(u32::MAX);
     while Instant::now() < leaves {
         sleep(look).await;
-        match world.api.cashout(view.id).await {
+        match api.cashout(view.id).await {
             Ok(now) if now.state == "completed" => return count(&world.figures.completed),
             Ok(now) if now.state == "canceled" => return count(&world.figures.canceled),
             Ok(now) if now.at_rest() => return,

@@ -1,20 +1,22 @@
-//! The daemon under test: a child process that is started, killed, started again and asked to end.
+//! A daemon under test: a child process that is started, killed, started again and asked to end.
 //!
 //! Called by the runner. What must stay true: it never outlives the simulation, unless that is itself
 //! killed with SIGKILL; that it ends by itself is noticed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::client::Api;
-use super::setup::Place;
+use super::place::Home;
 
 /// For reading the journal and the store, on a busy machine.
 const COMES_UP: Duration = Duration::from_secs(30);
@@ -22,21 +24,56 @@ const COMES_UP: Duration = Duration::from_secs(30);
 const GOES_DOWN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A port of this machine that the system gives to nobody else, also while the daemon is down: without that one of the
+/// many connections here takes it now and then. A second socket may listen on it, as both reuse the address.
+#[derive(Debug)]
+pub struct Port {
+    /// The number.
+    pub number: u16,
+    _kept: TcpSocket,
+}
+
+impl Port {
+    /// Any free one.
+    ///
+    /// # Errors
+    /// When the system has none.
+    pub fn keep() -> io::Result<Self> {
+        let kept = TcpSocket::new_v4()?;
+        kept.set_reuseaddr(true)?;
+        kept.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let number = kept.local_addr()?.port();
+        Ok(Self { number, _kept: kept })
+    }
+}
+
 /// The process.
 #[derive(Debug)]
 pub struct Daemon {
     program: PathBuf,
-    place: Place,
+    name: String,
+    home: Home,
+    api: Api,
+    _port: Port,
     child: Option<Child>,
 }
 
 impl Daemon {
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(program: PathBuf, place: Place) -> Self {
+    pub fn new(program: PathBuf, name: String, home: Home, api: Api, port: Port) -> Self {
         Self {
             program,
-            place,
+            name,
+            home,
+            api,
+            _port: port,
             child: None,
         }
     }
@@ -45,11 +82,13 @@ impl Daemon {
     ///
     /// # Errors
     /// When it can not be started, or does not answer.
-    pub async fn start(&mut self, api: &Api) -> io::Result<Option<ExitStatus>> {
-        let log: File = OpenOptions::new().create(true).append(true).open(self.place.log())?;
+    pub async fn start(&mut self) -> io::Result<Option<ExitStatus>> {
+        let log: File = OpenOptions::new().create(true).append(true).open(self.home.log())?;
         let mut command = Command::new(&self.program);
-        command.arg("run").arg("--config").arg(self.place.config());
+        command.arg("run").arg("--config").arg(self.home.config());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // Each daemon has a key of its own, in its file.
+        command.env_remove(crate::config::key::VARIABLE);
         command.kill_on_drop(true);
         let child = self.child.insert(command.spawn()?);
         let late = Instant::now() + COMES_UP;
@@ -57,7 +96,7 @@ impl Daemon {
             if let Some(status) = child.try_wait()? {
                 return Ok(Some(status));
             }
-            if api.lives().await {
+            if self.api.lives().await {
                 return Ok(None);
             }
             if Instant::now() > late {
@@ -115,7 +154,7 @@ impl Daemon {
     /// When it can not be started.
     pub async fn verify_journal(&self) -> io::Result<Option<String>> {
         let mut command = Command::new(&self.program);
-        command.args(["journal", "verify", "--data"]).arg(self.place.data());
+        command.args(["journal", "verify", "--data"]).arg(self.home.data());
         let output = command.stdin(Stdio::null()).output().await?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok((!output.status.success()).then_some(told))

@@ -1,18 +1,24 @@
 //! `tellerd simulate`: a whole fleet around a real daemon, and the audit at its end.
 //!
-//! This process hosts the simulated LND, the emulated dispensers on pseudo-terminals, customers and an operator. The
-//! daemon is a child process of the same program, as `tellerd run`. What must stay true: nothing of the simulation
-//! reaches into the daemon but by its serial lines, gRPC, HTTP and signals; the child never outlives this process.
+//! This process hosts the simulated LND, the emulated dispensers on pseudo-terminals, customers and an operator; with
+//! `--payments nostr` relays too. The daemons are child processes of the same program, as `tellerd run`: one, or sites
+//! and their server. What must stay true: nothing of the simulation reaches into a daemon but by its serial lines,
+//! gRPC, relays, HTTP and signals; no child outlives this process.
 
 mod client;
 mod customer;
 mod daemon;
+mod fault;
+mod keeper;
 mod operator;
+mod place;
 mod progress;
 mod report;
 mod run;
 mod scenario;
 mod setup;
+mod stage;
+mod words;
 mod world;
 
 use std::io;
@@ -27,12 +33,27 @@ pub use scenario::Scenario;
 use crate::config::ConfigErrors;
 use crate::config::token::TokenError;
 use crate::sim::lnd::SimError;
+use crate::sim::relay::RelayError;
+
+/// Where the hold invoices are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payments {
+    /// At an LND that the only daemon has itself.
+    Lnd,
+    /// At a server, which the sites reach over relays.
+    Nostr,
+}
 
 /// What `tellerd simulate` is told.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Machines.
     pub atms: usize,
+    /// Where the hold invoices are made.
+    pub payments: Payments,
+    /// Sites, when not the usual number.
+    pub sites: Option<usize>,
     /// How long customers come.
     pub duration: Duration,
     /// Everything random comes from it.
@@ -64,9 +85,12 @@ pub enum SimulationError {
     /// The simulated LND.
     #[error("simulated LND: {0}")]
     Lnd(#[from] SimError),
-    /// The API's token.
+    /// An API's token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// A relay.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// The HTTP client.
     #[error("HTTP client: {0}")]
     Client(String),

@@ -1,6 +1,6 @@
 //! The simulated operator: comes when a machine is in trouble or low, counts notes, decides, pays claims.
 //!
-//! Run by the runner. What must stay true: it looks into machines (the emulators' ledgers) and at the node for what
+//! Run by the runner, one for each daemon with machines. What must stay true: it looks into machines (the emulators' ledgers) and at the node for what
 //! happened, and tells the daemon; it empties a machine's path before it counts, so that what it counts is final.
 
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
-use super::client::ClientError;
+use super::client::{Api, ClientError};
 use super::setup::{CASSETTES, DENOMINATIONS};
 use super::world::{Stand, World, count};
 use crate::api::{AtmView, CashOutView, Decision, LoadedCassette};
@@ -31,6 +31,7 @@ const OPERATOR: u64 = 2;
 /// What the operator has on its mind.
 pub struct Operator {
     world: Arc<World>,
+    api: Api,
     random: StdRng,
     /// Since when an item or a machine is in trouble.
     troubled: HashMap<String, Instant>,
@@ -41,12 +42,13 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// For the whole fleet.
+    /// For the machines of one daemon.
     #[must_use]
-    pub fn new(world: Arc<World>) -> Self {
+    pub fn new(world: Arc<World>, index: usize, api: Api) -> Self {
         Self {
-            random: world.random(OPERATOR, 0),
+            random: world.random(OPERATOR, index),
             world,
+            api,
             troubled: HashMap::new(),
             serving: HashMap::new(),
             left: HashSet::new(),
@@ -65,7 +67,7 @@ impl Operator {
     }
 
     async fn round(&mut self) -> Result<(), ClientError> {
-        let atms = self.world.api.atms().await?;
+        let atms = self.api.atms().await?;
         let world = Arc::clone(&self.world);
         for atm in &atms {
             let Some(stand) = world.stands.iter().find(|stand| stand.atm == atm.id) else {
@@ -91,7 +93,7 @@ impl Operator {
         if self.left.contains(&id) {
             return Ok(());
         }
-        let view = self.world.api.cashout(id).await?;
+        let view = self.api.cashout(id).await?;
         let in_trouble = matches!(view.state.as_str(), "outcome_unknown" | "claim_owed");
         if !in_trouble || !self.has_arrived(id.as_str()) {
             return Ok(());
@@ -125,7 +127,7 @@ impl Operator {
     }
 
     async fn tell(&self, id: CashOutId, decision: Decision) -> Result<(), ClientError> {
-        match self.world.api.resolve(id, NAME, decision).await {
+        match self.api.resolve(id, NAME, decision).await {
             // The device told after all, or the deadline was faster.
             Err(ClientError::Refused(problem)) => {
                 tracing::debug!(%id, ?decision, problem.message, "the operator is not needed any more");
@@ -157,7 +159,7 @@ impl Operator {
         }
         let busy = atm.state == "busy" || is_unknown(atm);
         if !matches!(atm.state.as_str(), "draining" | "out_of_service") || busy {
-            self.world.api.order(&atm.id, "drain", NAME).await?;
+            self.api.order(&atm.id, "drain", NAME).await?;
             return Ok(());
         }
         if physical::is_moving(&stand.machine(), SystemClock.now(), QUIET_MS) {
@@ -165,17 +167,17 @@ impl Operator {
         }
         if self.serving.get(&atm.id) == Some(&false) {
             // From here on nobody may start a cash-out before the count is told.
-            self.world.api.order(&atm.id, "drain", NAME).await?;
+            self.api.order(&atm.id, "drain", NAME).await?;
             self.open_machine(stand);
             self.fill(stand);
             self.serving.insert(atm.id.clone(), true);
         }
-        match self.world.api.load(&atm.id, NAME, counted(stand)).await {
+        match self.api.load(&atm.id, NAME, counted(stand)).await {
             // A customer was faster.
             Err(ClientError::Refused(_)) => return Ok(()),
             other => other?,
         };
-        self.world.api.order(&atm.id, "resume", NAME).await?;
+        self.api.order(&atm.id, "resume", NAME).await?;
         self.serving.remove(&atm.id);
         self.troubled.remove(atm.id.as_str());
         count(&self.world.figures.services);

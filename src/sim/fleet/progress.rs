@@ -55,7 +55,7 @@ fn line(world: &World, elapsed: Duration, duration: Duration) -> String {
         read(&figures.started),
         read(&figures.completed),
         read(&figures.canceled),
-        read(&figures.kills),
+        read(&figures.kills) + read(&figures.server_kills),
         read(&figures.services) + read(&figures.decided),
     )
 }

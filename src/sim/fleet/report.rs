@@ -7,9 +7,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::Payments;
 use crate::sim::audit::latency::{Quantiles, stages};
 use crate::sim::audit::{Evidence, Facts, OpenItem, Verdict, Violation};
 use crate::sim::lnd::node::record::InvoiceState;
+use crate::sim::relay::RelayCounts;
 
 /// Open items and excuses shown in words; the JSON has all. Violations are always shown.
 const SHOWN: usize = 10;
@@ -38,6 +40,10 @@ pub struct Report {
     pub seed: u64,
     /// Machines.
     pub atms: usize,
+    /// Where the hold invoices were made.
+    pub payments: Payments,
+    /// Sites before a server; 0 when there was no server.
+    pub sites: usize,
     /// How long customers came.
     pub duration_s: u64,
     /// What became of the cash-outs.
@@ -48,10 +54,14 @@ pub struct Report {
     pub value_delivered_minor: u64,
     /// By the wallets.
     pub sats_settled: u64,
-    /// SIGKILLs.
+    /// SIGKILLs of the daemon, or of sites.
     pub kills: u64,
+    /// SIGKILLs of the sites' server.
+    pub server_kills: u64,
     /// Faults that took effect in the machines.
     pub faults_injected: u64,
+    /// What happened at each relay.
+    pub relays: Vec<RelayCounts>,
     /// Empty when all is well.
     pub violations: Vec<Violation>,
     /// By customers' clocks and the two ledgers, never by the daemon's.
@@ -63,16 +73,22 @@ pub struct Report {
 }
 
 /// What the runner adds to the evidence.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Run {
     /// Everything random came from it.
     pub seed: u64,
     /// How long customers came.
     pub duration_s: u64,
-    /// SIGKILLs.
+    /// Where the hold invoices were made.
+    pub payments: Payments,
+    /// SIGKILLs of the daemon, or of sites.
     pub kills: u64,
+    /// SIGKILLs of the sites' server.
+    pub server_kills: u64,
     /// Faults that took effect.
     pub faults: u64,
+    /// What happened at each relay.
+    pub relays: Vec<RelayCounts>,
 }
 
 impl Report {
@@ -90,13 +106,17 @@ impl Report {
         Self {
             seed: run.seed,
             atms: evidence.machines.len(),
+            payments: run.payments,
+            sites: evidence.sites.len(),
             duration_s: run.duration_s,
             cashouts: count(evidence),
             notes_delivered: dispenses().map(|dispense| u64::from(dispense.notes)).sum(),
             value_delivered_minor: dispenses().map(|dispense| dispense.value.0).sum(),
             sats_settled: facts.cashouts.iter().map(|fact| fact.settled_msat).sum::<u64>() / 1000,
             kills: run.kills,
+            server_kills: run.server_kills,
             faults_injected: run.faults,
+            relays: run.relays,
             violations: verdict.violations,
             latency_ms: stages(&evidence.visits, facts),
             open_items: verdict.open,
@@ -132,6 +152,7 @@ impl Report {
             self.faults_injected,
             self.kills,
         );
+        self.say_relays(&mut text);
         // Writing to a string does not fail.
         for (stage, q) in &self.latency_ms {
             _ = writeln!(text, "  {stage}: half within {} ms, 99 % within {} ms", q.p50, q.p99);
@@ -139,6 +160,33 @@ impl Report {
         self.say_open(&mut text);
         self.say_verdict(&mut text);
         text
+    }
+
+    fn say_relays(&self, text: &mut String) {
+        if self.relays.is_empty() {
+            return;
+        }
+        let sum = |count: fn(&RelayCounts) -> u64| self.relays.iter().map(count).sum::<u64>();
+        _ = writeln!(
+            text,
+            "  {} sites before a server that was killed {} times\n  \
+             {} relays: {} events taken ({} dropped, {} refused as too many), {} delivered ({} repeated, {} late),\n  \
+             {} OKs lost, {} connections ({} cut, {} outages), {} subscriptions closed",
+            self.sites,
+            self.server_kills,
+            self.relays.len(),
+            sum(|c| c.published),
+            sum(|c| c.dropped),
+            sum(|c| c.rate_limited),
+            sum(|c| c.delivered),
+            sum(|c| c.duplicated),
+            sum(|c| c.delayed),
+            sum(|c| c.oks_lost),
+            sum(|c| c.connections),
+            sum(|c| c.cut),
+            sum(|c| c.outages),
+            sum(|c| c.closed),
+        );
     }
 
     fn say_open(&self, text: &mut String) {

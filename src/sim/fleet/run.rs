@@ -1,49 +1,45 @@
-//! The course of a simulation: build, open, close, wait for open items, stop the daemon, audit.
+//! The course of a simulation: build, open, close, wait for open items, stop the daemons, audit.
 //!
 //! Called by the command line.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::client::Api;
 use super::customer::customers;
 use super::daemon::Daemon;
+use super::keeper::{Keeper, kill_now_and_then};
 use super::operator::Operator;
+use super::place::Place;
 use super::progress::{self, say};
 use super::report::{Report, Run};
 use super::scenario::Scenario;
-use super::setup::{self, DENOMINATIONS, Place};
-use super::world::{Figures, Stand, World, around, count, read};
-use super::{Options, SimulationError, system};
-use crate::api::CashOutView;
-use crate::config::token::load_or_create_token;
-use crate::hardware::emulate::serve_on_pty;
-use crate::hardware::puloon::emulator::{Emulator, Setup};
-use crate::ids::AtmId;
-use crate::money::Minor;
+use super::world::{Stand, World, around, count, read};
+use super::{Options, Payments, SimulationError, stage, system, words};
+use crate::ids::{AtmId, ClientName};
 use crate::sim::audit::{Evidence, Facts, Statement, judge, liveness};
-use crate::sim::lnd::{Fault, SimLnd, SimLndOptions};
+use crate::sim::lnd::Fault;
+use crate::sim::relay::RelayHandle;
 use crate::time::{Clock, SystemClock};
 
 /// How long open cash-outs may take to come to rest after the last customer.
 const CLOSING: Duration = Duration::from_secs(30);
-/// How long the daemon may be away before its last words.
+/// The same over relays, where an answer may be lost, and a site's report comes each half minute.
+const CLOSING_NOSTR: Duration = Duration::from_secs(90);
+/// How long the daemons may be away before their last words.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 /// A hold may outlast its deadlines by the time the daemon is dead or ending.
 const SLACK: Duration = Duration::from_secs(30);
-/// Ports that are taken away between reserving and using them.
-const PORTS: u32 = 5;
 /// Open files of this process beside the machines'.
 const FILES: u64 = 256;
 /// The generators' names.
 const KILLS: u64 = 3;
 const RESTARTS: u64 = 4;
+const SERVER_KILLS: u64 = 5;
 
 /// Runs a simulation; `false` when the audit found a violation.
 ///
@@ -55,6 +51,11 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
         None => Scenario::built_in()?,
     };
     check_limits(options.atms)?;
+    stage::sites(&options)?;
+    if scenario.nostr.is_some() && options.payments == Payments::Lnd {
+        let why = "the scenario has [relay] or [server], which are there with --payments nostr only";
+        return Err(SimulationError::Own(why.into()));
+    }
     if let Some(path) = &options.report {
         // Now, and not after hours.
         std::fs::write(path, "").map_err(system(format!("--report {}", path.display())))?;
@@ -66,13 +67,13 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
     let place = Place::make(dir.clone()).map_err(system(dir.display().to_string()))?;
     introduce(&options, &scenario);
     let good = tokio::select! {
-        good = stage(&options, scenario, &place) => good,
-        // The daemon ends with the runtime that its keeper lives in.
+        good = perform(&options, scenario, &place) => good,
+        // The daemons end with the runtime that their keepers live in.
         () = interrupted() => Err(SimulationError::Own("interrupted".into())),
     };
     if options.keep.is_some() || !matches!(good, Ok(true)) {
         say(&format!(
-            "Kept: {} (fleet.toml, daemon.log, data/, lnd/, machines/, last_words.json)",
+            "Kept: {} (fleet.toml, daemon.log and data/ of each daemon, lnd/, machines/, last_words.json)",
             place.dir.display()
         ));
     } else if let Err(error) = std::fs::remove_dir_all(&place.dir) {
@@ -89,9 +90,19 @@ fn introduce(options: &Options, scenario: &Scenario) {
         options.seed,
         scenario.about
     ));
-    say(
-        "The daemon is a real `tellerd run` process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on",
-    );
+    match options.payments {
+        Payments::Lnd => {
+            say(
+                "The daemon is a real `tellerd run` process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on",
+            );
+        }
+        Payments::Nostr => {
+            say(
+                "Each site is a real `tellerd run` process, and so is the server with the node, which the sites reach over two",
+            );
+            say("emulated Nostr relays. Around them: a simulated LND (gRPC over TLS), emulated dispensers on");
+        }
+    }
     say("serial lines (pseudo-terminals), customers who pay hold invoices or do not, and an operator who clears jams.");
     say(
         "When the last customer is gone, every note that left a machine is compared with every satoshi that was taken.",
@@ -122,165 +133,83 @@ fn check_limits(atms: usize) -> Result<(), SimulationError> {
 }
 
 /// Everything between an empty work directory and the verdict.
-async fn stage(options: &Options, scenario: Scenario, place: &Place) -> Result<bool, SimulationError> {
-    let own = |error: String| SimulationError::Own(error);
-    let atms: Result<Vec<AtmId>, _> = (0..options.atms).map(|index| setup::atm_name(index).parse()).collect();
-    let atms = atms.map_err(|error: crate::ids::BadId| own(error.to_string()))?;
+async fn perform(options: &Options, scenario: Scenario, place: &Place) -> Result<bool, SimulationError> {
     let mut tasks = JoinSet::new();
-    let (lnd, lnd_port) = start_lnd(place, &scenario, &mut tasks)?;
-    let stands = start_machines(place, &scenario, &atms, &mut tasks).await?;
-    let token = load_or_create_token(&place.token())?;
-    let (daemon, api) = start_daemon(options, place, &scenario, &atms, lnd_port, token.expose()).await?;
-    let world = Arc::new(World {
-        scenario,
-        seed: options.seed,
-        rate: setup::rate().map_err(|error| own(error.to_string()))?,
-        api,
-        lnd: lnd.handle(),
-        stands,
-        visits: Mutex::default(),
-        troubles: Mutex::default(),
-        figures: Figures::default(),
-        closed: watch::Sender::new(false),
-    });
+    let stage::Crew {
+        world,
+        daemons,
+        server,
+        lnd: _lnd,
+    } = stage::set(options, scenario, place, &mut tasks).await?;
+    let world = Arc::new(world);
     let display = tokio::spawn(progress::show(Arc::clone(&world), options.duration));
-    let played = play(options, &world, daemon, &mut tasks).await;
+    let played = play(options, &world, (daemons, server), &mut tasks).await;
     display.abort();
     progress::done();
     let statement = played?;
-    let words = serde_json::to_vec_pretty(&statement).map_err(|error| own(error.to_string()))?;
+    let words = serde_json::to_vec_pretty(&statement).map_err(|error| SimulationError::Own(error.to_string()))?;
     std::fs::write(place.last_words(), words).map_err(system("last_words.json"))?;
     audit(options, &world, statement)
 }
 
-fn start_lnd(
-    place: &Place,
-    scenario: &Scenario,
-    tasks: &mut JoinSet<String>,
-) -> Result<(SimLnd, u16), SimulationError> {
-    let sim_options = SimLndOptions {
-        block_interval_ms: u64::try_from(scenario.lnd.block_interval.as_millis()).unwrap_or(u64::MAX),
-        ..SimLndOptions::default()
-    };
-    let lnd = SimLnd::open(&place.lnd(), &sim_options)?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(system("a port for the simulated LND"))?;
-    let address = listener.local_addr().map_err(system("the simulated LND's port"))?;
-    let serving = lnd.serve(listener);
-    tasks.spawn(async move { format!("the simulated LND ended: {:?}", serving.await) });
-    Ok((lnd, address.port()))
-}
-
-async fn start_machines(
-    place: &Place,
-    scenario: &Scenario,
-    atms: &[AtmId],
-    tasks: &mut JoinSet<String>,
-) -> Result<Vec<Stand>, SimulationError> {
-    let mut stands = Vec::new();
-    let machines = scenario.machines;
-    for (index, atm) in atms.iter().enumerate() {
-        let notes = DENOMINATIONS.map(|value| {
-            if value > Minor::ZERO {
-                i64::from(machines.notes)
-            } else {
-                -1
-            }
-        });
-        let setup = Setup {
-            cassettes: notes,
-            near_end_notes: machines.low_notes,
-            note_ms: u64::try_from(machines.note_time.as_millis()).unwrap_or(u64::MAX),
-            purge_ms: 100,
-            ledger: Some(place.ledger(atm)),
-            ..Setup::default()
-        };
-        let emulator =
-            Emulator::new(setup::variant(index), setup).map_err(system(format!("the dispenser of {atm}")))?;
-        let inside = emulator.handle();
-        let atm = atm.clone();
-        let (line, name) = (place.line(&atm), atm.to_string());
-        tasks.spawn(async move {
-            format!(
-                "the dispenser of {name} ended: {:?}",
-                serve_on_pty(&emulator, &line).await
-            )
-        });
-        stands.push(Stand { atm, inside });
-    }
-    // Every line is there before the daemon looks for it.
-    for stand in &stands {
-        let line = place.line(&stand.atm);
-        while std::fs::symlink_metadata(&line).is_err() {
-            if let Some(Ok(ended)) = tasks.try_join_next() {
-                return Err(SimulationError::Own(ended));
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-    Ok(stands)
-}
-
-/// Writes the configuration and starts the daemon for the first time. Its port may be taken away meanwhile.
-async fn start_daemon(
-    options: &Options,
-    place: &Place,
-    scenario: &Scenario,
-    atms: &[AtmId],
-    lnd_port: u16,
-    token: &str,
-) -> Result<(Daemon, Api), SimulationError> {
-    let failed = |why: String| SimulationError::Daemon { why, log: place.log() };
-    let mut daemon = Daemon::new(options.program.clone(), place.clone());
-    let mut why = String::new();
-    for _ in 0..PORTS {
-        let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = reserved.map_err(system("a port for the daemon"))?.port();
-        let text = setup::config_text(place, scenario, atms, port, lnd_port);
-        std::fs::write(place.config(), text).map_err(system("fleet.toml"))?;
-        let api = Api::new(port, token).map_err(|error| SimulationError::Client(error.to_string()))?;
-        match daemon.start(&api).await.map_err(|error| failed(error.to_string()))? {
-            None => return Ok((daemon, api)),
-            Some(status) => why = format!("it ended at once ({status})"),
-        }
-    }
-    Err(failed(why))
-}
-
-/// From the first customer to the daemon's last words.
+/// From the first customer to the daemons' last words.
 async fn play(
     options: &Options,
     world: &Arc<World>,
-    daemon: Daemon,
+    (daemons, server): (Vec<Daemon>, Option<Daemon>),
     tasks: &mut JoinSet<String>,
 ) -> Result<Statement, SimulationError> {
     let mut visitors = JoinSet::new();
     for index in 0..world.stands.len() {
         visitors.spawn(customers(Arc::clone(world), index));
     }
-    let operator = tokio::spawn(Operator::new(Arc::clone(world)).work());
-    let restarts = tokio::spawn(restart_node(Arc::clone(world)));
-    let (finish, finished) = oneshot::channel();
-    let keeper = tokio::spawn(keep(Arc::clone(world), daemon, finished));
+    let mut staff = JoinSet::new();
+    for (index, site) in world.sites.iter().enumerate() {
+        staff.spawn(Operator::new(Arc::clone(world), index, site.api.clone()).work());
+    }
+    staff.spawn(restart_node(Arc::clone(world)));
+    let keepers = keep(world, daemons, server, &mut staff);
     tokio::select! {
         () = sleep(options.duration) => {}
         Some(ended) = tasks.join_next() => world.trouble("simulation", ended.unwrap_or_else(|error| error.to_string())),
     }
     world.closed.send_replace(true);
-    let closing = Instant::now() + CLOSING;
+    let closing = Instant::now() + closing(options.payments);
     _ = timeout_at(closing, async { while visitors.join_next().await.is_some() {} }).await;
-    _ = timeout_at(closing, at_rest(world)).await;
-    restarts.abort();
-    operator.abort();
+    _ = timeout_at(closing, words::at_rest(world)).await;
+    staff.shutdown().await;
     visitors.shutdown().await;
-    let statement = timeout(LAST_WORDS, last_words(world)).await;
-    // It ended by itself before; said already.
-    _ = finish.send(());
-    match keeper.await {
-        Ok(Some(daemon)) => end(world, daemon).await,
-        Ok(None) => {}
-        Err(error) => world.trouble("simulation", error.to_string()),
+    let statement = timeout(LAST_WORDS, words::last_words(world)).await;
+    join_all(keepers.into_iter().map(|keeper| keeper.end(world))).await;
+    statement.map_err(|_| SimulationError::Own("a daemon gave no last words: see its log".into()))
+}
+
+/// Keeps all daemons, and sets those on them who kill.
+fn keep(world: &Arc<World>, daemons: Vec<Daemon>, server: Option<Daemon>, staff: &mut JoinSet<()>) -> Vec<Keeper> {
+    let keep = |daemon| Keeper::start(world, daemon, |figures| &figures.kills);
+    let mut keepers: Vec<Keeper> = daemons.into_iter().map(keep).collect();
+    let doors = keepers.iter().map(Keeper::kills).collect();
+    let every = world.scenario.daemon.kill_every;
+    staff.spawn(kill_now_and_then(Arc::clone(world), doors, every, KILLS));
+    if let Some(server) = server {
+        let keeper = Keeper::start(world, server, |figures| &figures.server_kills);
+        let every = world.scenario.nostr.and_then(|terms| terms.kill_server_every);
+        staff.spawn(kill_now_and_then(
+            Arc::clone(world),
+            vec![keeper.kills()],
+            every,
+            SERVER_KILLS,
+        ));
+        keepers.push(keeper);
     }
-    statement.map_err(|_| SimulationError::Own("the daemon gave no last words: see its log".into()))
+    keepers
+}
+
+fn closing(payments: Payments) -> Duration {
+    match payments {
+        Payments::Lnd => CLOSING,
+        Payments::Nostr => CLOSING_NOSTR,
+    }
 }
 
 async fn interrupted() {
@@ -290,61 +219,6 @@ async fn interrupted() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
-    }
-}
-
-/// Until nothing happens any more without a human.
-async fn at_rest(world: &World) {
-    loop {
-        if let Ok(cashouts) = world.api.cashouts().await
-            && cashouts.iter().all(CashOutView::at_rest)
-        {
-            return;
-        }
-        sleep(Duration::from_millis(300)).await;
-    }
-}
-
-async fn last_words(world: &World) -> Statement {
-    loop {
-        if let (Ok(cashouts), Ok(atms)) = (world.api.cashouts().await, world.api.atms().await) {
-            return Statement { cashouts, atms };
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// Kills the daemon as the scenario says, starts it again, and notices when it ends by itself. Gives it back in the
-/// end; `None` when it can not be kept running.
-async fn keep(world: Arc<World>, mut daemon: Daemon, mut finished: oneshot::Receiver<()>) -> Option<Daemon> {
-    let mut random = world.random(KILLS, 0);
-    loop {
-        let kill = async {
-            match world.scenario.daemon.kill_every {
-                Some(every) if world.wait(around(&mut random, every)).await => {}
-                _ => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = &mut finished => return Some(daemon),
-            () = kill => {}
-            ended = daemon.ended() => world.trouble("daemon_ended", format!("the daemon ended by itself: {ended:?}")),
-        }
-        // It may have ended by itself.
-        if daemon.kill().await.is_ok() {
-            count(&world.figures.kills);
-        }
-        match daemon.start(&world.api).await {
-            Ok(None) => {}
-            Ok(Some(status)) => {
-                world.trouble("daemon_ended", format!("the daemon ended at its start: {status}"));
-                return None;
-            }
-            Err(error) => {
-                world.trouble("daemon_ended", error.to_string());
-                return None;
-            }
-        }
     }
 }
 
@@ -362,19 +236,13 @@ async fn restart_node(world: Arc<World>) {
     }
 }
 
-/// Asks the daemon to end, and has its journal verified.
-async fn end(world: &World, mut daemon: Daemon) {
-    match daemon.stop().await {
-        Ok(Some(status)) if status.success() => {}
-        Ok(Some(status)) => world.trouble("daemon_ended", format!("asked to end, it ended with {status}")),
-        Ok(None) => world.trouble("daemon_ended", "asked to end, it did not"),
-        Err(error) => world.trouble("daemon_ended", error.to_string()),
-    }
-    match daemon.verify_journal().await {
-        Ok(None) => {}
-        Ok(Some(told)) => world.trouble("journal_damaged", told),
-        Err(error) => world.trouble("journal_damaged", error.to_string()),
-    }
+/// Each site with its machines, as its server must show them.
+fn expected_sites(world: &World) -> Vec<(ClientName, Vec<AtmId>)> {
+    let named = world
+        .sites
+        .iter()
+        .filter_map(|site| Some((site.name.clone()?, site.atms.clone())));
+    named.collect()
 }
 
 fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool, SimulationError> {
@@ -383,12 +251,17 @@ fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool,
         ledger: world.lnd.ledger()?,
         rate: world.rate,
         visits: world.visits.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        sites: expected_sites(world),
         statement,
     };
     let facts = Facts::of(&evidence);
     let mut verdict = judge(&evidence, &facts);
     let policy = world.scenario.daemon;
-    let patience = policy.hold_deadline + policy.unknown_deadline + SLACK;
+    let patience = match options.payments {
+        Payments::Lnd => policy.hold_deadline + policy.unknown_deadline + SLACK,
+        // All had the time to end, see `words::at_rest`.
+        Payments::Nostr => Duration::ZERO,
+    };
     let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     let idle = liveness(&evidence, &facts, SystemClock.now(), patience_ms);
     verdict.violations.extend(idle);
@@ -398,8 +271,15 @@ fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool,
     let run = Run {
         seed: options.seed,
         duration_s: options.duration.as_secs(),
+        payments: options.payments,
         kills: read(&world.figures.kills),
+        server_kills: read(&world.figures.server_kills),
         faults: world.happened().0,
+        relays: world
+            .nostr
+            .iter()
+            .flat_map(|nostr| nostr.relays.iter().map(RelayHandle::counts))
+            .collect(),
     };
     let report = Report::new(run, &evidence, &facts, verdict);
     say(&report.summary(&facts));

@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::fault::{FAULTS, FaultKind};
 use crate::config::ConfigErrors;
 use crate::config::reader::{self, Section};
 use crate::config::value::{duration, number, positive_amount, text};
-use crate::hardware::puloon::emulator::Fault;
 use crate::money::Minor;
-
-/// The longest reply of an emulated device that its daemon waits for. Faults are built around it.
-pub const REPLY: Duration = Duration::from_secs(3);
+use crate::sim::relay::RelayFaults;
 
 /// Everything about a simulation but its size, length and seed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
     /// One sentence for whoever watches.
     pub about: String,
@@ -34,6 +32,8 @@ pub struct Scenario {
     pub daemon: DaemonTerms,
     /// `[lnd]`
     pub lnd: LndTerms,
+    /// `[relay]` and `[server]`; `None` when neither is there. Only with sites.
+    pub nostr: Option<NostrTerms>,
 }
 
 /// `[customers]`
@@ -70,7 +70,7 @@ pub struct Operator {
 /// `[daemon]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DaemonTerms {
-    /// Mean time between two SIGKILLs; `None`: never killed.
+    /// Mean time between two SIGKILLs of the daemon, or of any one site; `None`: never killed.
     pub kill_every: Option<Duration>,
     /// `policy.payment_timeout`
     pub payment_timeout: Duration,
@@ -87,6 +87,15 @@ pub struct LndTerms {
     pub block_interval: Duration,
     /// Mean time between two restarts of the node; `None`: never.
     pub restart_every: Option<Duration>,
+}
+
+/// `[relay]` and `[server]`
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct NostrTerms {
+    /// What goes wrong at each relay.
+    pub relay: RelayFaults,
+    /// `server.kill_every`: mean time between two SIGKILLs of the sites' server; `None`: never killed.
+    pub kill_server_every: Option<Duration>,
 }
 
 /// What a customer does with the invoice.
@@ -121,114 +130,6 @@ pub const BEHAVIOURS: [(&str, Behaviour); 8] = [
     ("incomplete_parts", Behaviour::IncompleteParts),
     ("cancels", Behaviour::Cancels),
 ];
-
-/// What befalls a dispense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
-    /// Some notes go to the reject tray.
-    Reject,
-    /// A cassette gives a few more notes, then none.
-    Dry,
-    /// A note jams inside.
-    JamOnPath,
-    /// A note jams inside and only a human gets it out.
-    HardJam,
-    /// A note jams where the customer may reach it.
-    JamAtExit,
-    /// The last note stays at the exit.
-    NeverTaken,
-    /// No report, and the last result is gone.
-    PowerLost,
-    /// The report comes late, in time.
-    Slow,
-    /// The report comes too late.
-    TooSlow,
-    /// ACK, the notes come, no report.
-    Silent,
-    /// ACK, no notes, no report.
-    Dead,
-    /// Neither ACK nor notes.
-    NoAck,
-    /// The command is refused.
-    Nak,
-    /// The report arrives damaged, once.
-    BadChecksum,
-    /// The report comes twice.
-    DuplicateReply,
-    /// The line is cut within the report.
-    CutReply,
-}
-
-/// All faults by their keys.
-pub const FAULTS: [(&str, FaultKind); 16] = [
-    ("reject", FaultKind::Reject),
-    ("dry", FaultKind::Dry),
-    ("jam_on_path", FaultKind::JamOnPath),
-    ("hard_jam", FaultKind::HardJam),
-    ("jam_at_exit", FaultKind::JamAtExit),
-    ("never_taken", FaultKind::NeverTaken),
-    ("power_lost", FaultKind::PowerLost),
-    ("slow", FaultKind::Slow),
-    ("too_slow", FaultKind::TooSlow),
-    ("silent", FaultKind::Silent),
-    ("dead", FaultKind::Dead),
-    ("no_ack", FaultKind::NoAck),
-    ("nak", FaultKind::Nak),
-    ("bad_checksum", FaultKind::BadChecksum),
-    ("duplicate_reply", FaultKind::DuplicateReply),
-    ("cut_reply", FaultKind::CutReply),
-];
-
-impl FaultKind {
-    /// The fault for a dispense of about `notes` notes; `dice` is a random number.
-    #[must_use]
-    pub fn fault(self, dice: u32, notes: u32) -> Fault {
-        let after_notes = dice % notes.max(1);
-        let position = if dice.is_multiple_of(2) { 1 } else { 2 };
-        match self {
-            Self::Reject => Fault::Reject {
-                notes: [dice % 3, 1 + dice % 2, 0, 0],
-            },
-            Self::Dry => Fault::Dry {
-                position,
-                left: dice % 3,
-            },
-            Self::JamOnPath => Fault::JamOnPath {
-                after_notes,
-                hard: false,
-            },
-            Self::HardJam => Fault::JamOnPath {
-                after_notes,
-                hard: true,
-            },
-            Self::JamAtExit => Fault::JamAtExit { after_notes },
-            Self::NeverTaken => Fault::NeverTaken,
-            Self::PowerLost => Fault::PowerLost {
-                after_notes: (!dice.is_multiple_of(4)).then_some(after_notes),
-                serial_kept: dice.is_multiple_of(3),
-            },
-            Self::Slow => Fault::Late {
-                ms: millis(REPLY) / 4 + u64::from(dice % 500),
-            },
-            Self::TooSlow => Fault::Late {
-                ms: millis(REPLY) + 500 + u64::from(dice % 1000),
-            },
-            Self::Silent => Fault::AckThenSilent { carried_out: true },
-            Self::Dead => Fault::AckThenSilent { carried_out: false },
-            Self::NoAck => Fault::NoAck { carried_out: false },
-            Self::Nak => Fault::Nak,
-            Self::BadChecksum => Fault::BadChecksum { times: 1 },
-            Self::DuplicateReply => Fault::DuplicateReply,
-            Self::CutReply => Fault::CutReply {
-                after_bytes: (dice % 12) as usize,
-            },
-        }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// The scenario when none is named.
 const DEFAULT: &str = include_str!("default.toml");
@@ -272,6 +173,11 @@ fn read(mut root: Section) -> Option<Scenario> {
     let operator = operator(root.section("operator"));
     let daemon = daemon(root.section("daemon"));
     let lnd = lnd(root.section("lnd"));
+    let on_nostr = root.has("relay") || root.has("server");
+    let nostr = NostrTerms {
+        relay: relay(root.section("relay")),
+        kill_server_every: server(root.section("server")),
+    };
     root.finish();
     Some(Scenario {
         about: about?,
@@ -281,6 +187,7 @@ fn read(mut root: Section) -> Option<Scenario> {
         operator,
         daemon,
         lnd,
+        nostr: on_nostr.then_some(nostr),
     })
 }
 
@@ -357,16 +264,54 @@ fn operator(mut section: Section) -> Operator {
 
 fn daemon(mut section: Section) -> DaemonTerms {
     let terms = DaemonTerms {
-        kill_every: section.optional("kill_every", duration),
+        kill_every: kill_every(&mut section),
         payment_timeout: section.or("payment_timeout", duration, Duration::from_secs(5)),
         hold_deadline: section.or("hold_deadline", duration, Duration::from_secs(10)),
         unknown_deadline: section.or("unknown_deadline", duration, Duration::from_secs(30)),
     };
-    if terms.kill_every.is_some_and(|every| every < Duration::from_secs(1)) {
-        section.mistake("kill_every", "below \"1s\" the daemon would do nothing but start");
-    }
     section.finish();
     terms
+}
+
+fn kill_every(section: &mut Section) -> Option<Duration> {
+    let every = section.optional("kill_every", duration);
+    if every.is_some_and(|every| every < Duration::from_secs(1)) {
+        section.mistake("kill_every", "below \"1s\" the daemon would do nothing but start");
+    }
+    every
+}
+
+fn server(mut section: Section) -> Option<Duration> {
+    let every = kill_every(&mut section);
+    section.finish();
+    every
+}
+
+fn relay(mut section: Section) -> RelayFaults {
+    let mut share = |key| f64::from(section.or(key, number(0..=100_u32), 0)) / 100.0;
+    let faults = RelayFaults {
+        duplicate: share("duplicate"),
+        delay: share("delay"),
+        drop: share("drop"),
+        lose_ok: share("lose_ok"),
+        rate_limit: share("rate_limit"),
+        refuse_subscription: share("refuse_subscription"),
+        cut_every: section.optional("disconnect_every", duration),
+        outage_every: section.optional("outage_every", duration),
+        outage: section.or("outage", duration, Duration::from_secs(3)),
+        delay_max: section.or("delay_max", duration, Duration::from_secs(3)),
+        close_every: section.optional("close_every", duration),
+        notice_every: section.optional("notice_every", duration),
+        no_ok: false,
+    };
+    if faults.drop + faults.rate_limit > 0.5 {
+        section.mistake(
+            "drop",
+            "together with rate_limit more than 50 percent: hardly anything would arrive",
+        );
+    }
+    section.finish();
+    faults
 }
 
 fn lnd(mut section: Section) -> LndTerms {
@@ -402,13 +347,29 @@ mod tests {
             seen.push(path.file_name().expect("name").to_string_lossy().into_owned());
         }
         let page = include_str!("../../../docs/SIMULATION.md");
-        for wanted in ["calm.toml", "jams.toml", "crash.toml"] {
+        for wanted in ["calm.toml", "jams.toml", "crash.toml", "flaky-relay.toml"] {
             assert!(seen.iter().any(|name| name == wanted), "{wanted} in {seen:?}");
             assert!(page.contains(wanted), "{wanted}");
         }
         for key in BEHAVIOURS.map(|(key, _)| key).iter().chain(&FAULTS.map(|(key, _)| key)) {
             assert!(page.contains(&format!("`{key}`")), "{key} is not in docs/SIMULATION.md");
         }
+    }
+
+    #[test]
+    fn relays_and_their_server_are_read() {
+        let least = "about = \"x\"\n[customers]\npays_at_once = 1\n";
+        let read = |more: &str| Scenario::parse(&format!("{least}{more}"), Path::new("s.toml"));
+        assert_eq!(read("").expect("valid").nostr, None);
+        let terms = read("[relay]\ndrop = 3\ndisconnect_every = \"9s\"\n[server]\nkill_every = \"20s\"\n");
+        let terms = terms.expect("valid").nostr.expect("some");
+        assert_eq!(terms.kill_server_every, Some(Duration::from_secs(20)));
+        assert_eq!(terms.relay.cut_every, Some(Duration::from_secs(9)));
+        assert!((terms.relay.drop - 0.03).abs() < 1e-9);
+        let wrong = read("[relay]\ndrop = 40\nrate_limit = 20\n")
+            .expect_err("wrong")
+            .to_string();
+        assert!(wrong.contains("s.toml:5: relay.drop: "), "{wrong}");
     }
 
     #[test]
@@ -437,18 +398,5 @@ mod tests {
         let errors = Scenario::parse("", Path::new("s.toml")).expect_err("wrong").to_string();
         assert!(errors.contains("about: missing"), "{errors}");
         assert!(errors.contains("no customer behaves"), "{errors}");
-    }
-
-    #[test]
-    fn a_fault_befalls_what_is_dispensed() {
-        for (_, kind) in FAULTS {
-            for dice in 0..50 {
-                match kind.fault(dice, 3) {
-                    Fault::JamOnPath { after_notes, .. } | Fault::JamAtExit { after_notes } => assert!(after_notes < 3),
-                    Fault::Dry { position, .. } => assert!((1..=2).contains(&position)),
-                    _ => {}
-                }
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the tasks of a simulation share: the machines, the node, the API, and what customers saw.
+//! What the tasks of a simulation share: the machines, the node, the daemons' APIs, and what customers saw.
 //!
 //! Made by the runner. What must stay true: every random choice comes from a generator of its own for each task, made
 //! from the seed, so that the order in which tasks run changes nothing.
@@ -15,10 +15,11 @@ use super::client::Api;
 use super::scenario::Scenario;
 use super::setup::DENOMINATIONS;
 use crate::hardware::puloon::emulator::{EmulatorHandle, What};
-use crate::ids::AtmId;
+use crate::ids::{AtmId, ClientName};
 use crate::money::Rate;
 use crate::sim::audit::{Machine, Violation, Visit};
 use crate::sim::lnd::SimHandle;
+use crate::sim::relay::RelayHandle;
 
 /// One emulated machine.
 #[derive(Debug, Clone)]
@@ -27,6 +28,27 @@ pub struct Stand {
     pub atm: AtmId,
     /// Its inside.
     pub inside: EmulatorHandle,
+    /// The daemon that it belongs to.
+    pub api: Api,
+}
+
+/// A daemon with machines: the only one, or one of the sites.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Its name at the server; `None` when there is no server.
+    pub name: Option<ClientName>,
+    /// The daemon.
+    pub api: Api,
+    /// Its machines.
+    pub atms: Vec<AtmId>,
+}
+
+/// What is there when the daemons are sites: the relays, and the server behind them.
+pub struct OnNostr {
+    /// The server.
+    pub server: Api,
+    /// Both it and all sites are connected to each of them.
+    pub relays: Vec<RelayHandle>,
 }
 
 impl Stand {
@@ -55,8 +77,10 @@ pub struct Figures {
     pub refused: AtomicU64,
     /// Requests that got no answer.
     pub unanswered: AtomicU64,
-    /// SIGKILLs.
+    /// SIGKILLs of daemons with machines.
     pub kills: AtomicU64,
+    /// SIGKILLs of the sites' server.
+    pub server_kills: AtomicU64,
     /// Restarts of the node.
     pub restarts: AtomicU64,
     /// Visits of the operator to a machine.
@@ -84,8 +108,10 @@ pub struct World {
     pub seed: u64,
     /// The price.
     pub rate: Rate,
-    /// The daemon.
-    pub api: Api,
+    /// The daemons with machines.
+    pub sites: Vec<Site>,
+    /// What is between them and the node; `None` when the daemon has the node itself.
+    pub nostr: Option<OnNostr>,
     /// The node, and the customers' wallets.
     pub lnd: SimHandle,
     /// The machines.
