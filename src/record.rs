@@ -294,6 +294,20 @@ mod tests {
         assert_same(&requested, Body::Invoice { hash, event });
     }
 
+    /// Nor this one: the time came later, and records without it stay as they are.
+    #[test]
+    fn version_1_bytes_of_a_settlement_stay_readable() {
+        let hash = PaymentHash([7; 32]);
+        for (bytes, at) in [("", None), (r#","at":5"#, Some(UnixMs(5)))] {
+            let bytes = format!(
+                r#"{{"at":1,"item":"invoice","hash":"{hash}","event":{{"type":"settled_at_lnd","paid":61000{bytes}}}}}"#
+            );
+            let paid = crate::money::Msat(61_000);
+            let event = InvoiceEvent::SettledAtLnd { paid, at };
+            assert_same(&bytes, Body::Invoice { hash, event });
+        }
+    }
+
     /// Nor this one.
     #[test]
     fn version_1_bytes_of_clients_and_orders_stay_readable() {

@@ -102,6 +102,8 @@ pub struct Readiness {
     pub atms_in_service: usize,
     /// All ATMs.
     pub atms: usize,
+    /// It holds payments for others.
+    pub serves_others: bool,
 }
 
 /// The fleet. See `app.rs` for how it is brought up.
@@ -245,6 +247,7 @@ impl Fleet {
             lnd,
             atms_in_service: in_service.count(),
             atms: atms.len(),
+            serves_others: self.shared.service.is_some(),
         }
     }
 

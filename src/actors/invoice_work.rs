@@ -15,6 +15,7 @@ use crate::ids::PaymentHash;
 use crate::invoice::{Invoice, InvoiceEvent, InvoicePhase};
 use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind};
 use crate::metrics::LndMethod;
+use crate::money::Msat;
 use crate::time::UnixMs;
 
 /// Between two tries of a call that failed.
@@ -28,6 +29,10 @@ fn done(event: InvoiceEvent) -> Done<InvoiceEvent> {
         events: vec![event],
         again: Duration::ZERO,
     }
+}
+
+fn settled_at(paid: Msat, at: UnixMs) -> InvoiceEvent {
+    InvoiceEvent::SettledAtLnd { paid, at: Some(at) }
 }
 
 fn later() -> Done<InvoiceEvent> {
@@ -56,7 +61,12 @@ pub(super) async fn add(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEv
         hash: spec.hash,
         amount: spec.amount,
         memo: spec.memo.clone(),
-        expiry: Duration::from_secs(left.as_secs().max(1)),
+        // Rounded up: at `pay_by` it is canceled from here, and not a second before that by the node.
+        expiry: Duration::from_secs(
+            u64::try_from(left.as_millis().div_ceil(1000))
+                .unwrap_or(u64::MAX)
+                .max(1),
+        ),
         cltv_expiry: spec.cltv_expiry,
         private_route_hints: spec.private_route_hints,
     };
@@ -149,7 +159,7 @@ fn news(invoice: &Invoice, seen: &InvoiceSnapshot, at: UnixMs) -> Option<Invoice
             lowest_expiry_height: seen.lowest_expiry_height,
             at,
         }),
-        InvoiceState::Settled => Some(InvoiceEvent::SettledAtLnd { paid: seen.paid }),
+        InvoiceState::Settled => Some(settled_at(seen.paid, at)),
         InvoiceState::Canceled => Some(InvoiceEvent::CanceledAtLnd),
         InvoiceState::Unknown(number) => {
             tracing::error!(invoice = %seen.hash, number, "LND tells a state that this version does not know");
@@ -166,7 +176,7 @@ pub(super) async fn settle(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoic
     let paid = hold.map_or(invoice.spec.amount, |hold| hold.paid);
     shared.lnd_up().await;
     match shared.ask_lnd(LndMethod::Settle, lnd::settle(preimage.clone())).await {
-        Ok(()) => done(InvoiceEvent::SettledAtLnd { paid }),
+        Ok(()) => done(settled_at(paid, shared.clock.now())),
         Err(error) if error.kind == LnErrorKind::AlreadyCanceled => done(InvoiceEvent::CanceledAtLnd),
         // A canceled invoice may be deleted. But while LND could still hold it, it is asked again.
         Err(error) if error.kind == LnErrorKind::NotFound => {
@@ -198,7 +208,7 @@ pub(super) async fn cancel(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoic
 
 async fn settled(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> {
     match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(invoice.spec.hash)).await {
-        Ok(Some(seen)) if seen.state == InvoiceState::Settled => done(InvoiceEvent::SettledAtLnd { paid: seen.paid }),
+        Ok(Some(seen)) if seen.state == InvoiceState::Settled => done(settled_at(seen.paid, shared.clock.now())),
         Ok(_) => later(),
         Err(error) => failed(invoice, &error),
     }

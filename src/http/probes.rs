@@ -37,7 +37,8 @@ fn ready(readiness: Readiness) -> ReadyView {
     if let Err(why) = &readiness.lnd {
         reasons.push(format!("LND can not add invoices: {why}"));
     }
-    if readiness.atms_in_service == 0 {
+    // One that holds payments for others needs no machine of its own.
+    if readiness.atms_in_service == 0 && (readiness.atms > 0 || !readiness.serves_others) {
         reasons.push(format!("none of {} ATMs is in service", readiness.atms));
     }
     ReadyView {
@@ -61,7 +62,16 @@ mod tests {
             lnd: Ok(()),
             atms_in_service: 1,
             atms: 2,
+            serves_others: false,
         };
+        let none = Readiness {
+            atms_in_service: 0,
+            atms: 0,
+            serves_others: true,
+            ..good.clone()
+        };
+        assert!(ready(none.clone()).ready, "a service without machines");
+        let (atms, serves_others) = (0, false);
         let view = ready(good.clone());
         assert!(view.ready && view.reasons.is_empty());
         for bad in [
@@ -75,7 +85,17 @@ mod tests {
             },
             Readiness {
                 atms_in_service: 0,
+                serves_others: true,
                 ..good
+            },
+            Readiness {
+                serves_others,
+                ..none.clone()
+            },
+            Readiness {
+                atms,
+                lnd: Err("down".into()),
+                ..none
             },
         ] {
             let view = ready(bad);

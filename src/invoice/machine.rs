@@ -72,14 +72,14 @@ pub fn apply(invoice: &Invoice, event: &InvoiceEvent) -> Result<Option<Invoice>,
         E::CancelOrdered { reason } => cancel_ordered(invoice, reason),
         E::DeadlinePassed { at } => Ok(deadline_passed(invoice, *at)),
         E::BlockSeen { height } => Ok(block_seen(invoice, *height)),
-        E::SettledAtLnd { paid } if invoice.is_final() => {
+        E::SettledAtLnd { paid, .. } if invoice.is_final() => {
             if matches!(invoice.phase, InvoicePhase::Settled { .. }) {
                 Ok(None)
             } else {
                 Err(illegal(invoice, &format!("settled at lnd ({paid})")))
             }
         }
-        E::SettledAtLnd { paid } => Ok(next(invoice, InvoicePhase::Settled { paid: *paid })),
+        E::SettledAtLnd { paid, at } => Ok(next(invoice, InvoicePhase::Settled { paid: *paid, at: *at })),
         E::CanceledAtLnd => canceled_at_lnd(invoice),
     }
 }

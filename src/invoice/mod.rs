@@ -137,6 +137,9 @@ pub enum InvoicePhase {
     Settled {
         /// What was taken.
         paid: Msat,
+        /// When it was seen; older records do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<UnixMs>,
     },
     /// To be canceled.
     Canceling(CancelReason),
@@ -214,6 +217,9 @@ pub enum InvoiceEvent {
     SettledAtLnd {
         /// What was taken.
         paid: Msat,
+        /// When it was seen; older records do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<UnixMs>,
     },
     /// LND says CANCELED.
     CanceledAtLnd,

@@ -90,7 +90,13 @@ fn events() -> Vec<(&'static str, InvoiceEvent)> {
         ("block_seen (62 blocks)", E::BlockSeen { height: 100 }),
         ("block_seen (11 blocks)", E::BlockSeen { height: 151 }),
         ("block_seen (5 blocks)", E::BlockSeen { height: 157 }),
-        ("settled_at_lnd", E::SettledAtLnd { paid: Msat(60_000) }),
+        (
+            "settled_at_lnd",
+            E::SettledAtLnd {
+                paid: Msat(60_000),
+                at: Some(at),
+            },
+        ),
         ("canceled_at_lnd", E::CanceledAtLnd),
     ]
 }

@@ -56,17 +56,15 @@ impl SkewEstimator {
         self.skew()
     }
 
-    /// The median of all samples; zero without any.
+    /// The median of all samples; of two in the middle the one nearer to zero, so that one sender among two can not say
+    /// that the own clock is wrong. Zero without any.
     #[must_use]
     pub fn skew(&self) -> Skew {
         let mut all: Vec<f64> = self.samples.iter().map(|(_, seconds)| *seconds).collect();
         all.sort_by(f64::total_cmp);
         let at = |index: usize| all.get(index).copied().unwrap_or_default();
-        let seconds = if all.is_empty() {
-            0.0
-        } else {
-            f64::midpoint(at((all.len() - 1) / 2), at(all.len() / 2))
-        };
+        let (low, high) = (at(all.len().saturating_sub(1) / 2), at(all.len() / 2));
+        let seconds = if low.abs() < high.abs() { low } else { high };
         Skew {
             seconds,
             samples: all.len(),
@@ -117,6 +115,14 @@ mod tests {
     }
 
     #[test]
+    fn one_liar_among_two_moves_nothing() {
+        let mut estimator = estimator(9);
+        estimator.add(key(), NOW, arrived(0));
+        let skew = estimator.add(key(), NOW - 120, arrived(0));
+        assert_eq!((skew.seconds, skew.worrying), (0.0, false));
+    }
+
+    #[test]
     fn twenty_seconds_are_worrying_in_both_directions() {
         for (off, worrying) in [(19, false), (20, true), (-19, false), (-20, true), (3_600, true)] {
             let skew = estimator(1).add(key(), NOW, arrived(off));
@@ -130,7 +136,7 @@ mod tests {
         let (a, b) = (key(), key());
         estimator.add(a, NOW, arrived(100));
         assert_eq!(estimator.add(a, NOW, arrived(2)).samples, 1);
-        assert_eq!(estimator.add(b, NOW, arrived(4)).seconds, 3.0);
+        assert_eq!(estimator.add(b, NOW, arrived(4)).seconds, 2.0, "the nearer of two");
         let skew = estimator.add(key(), NOW, arrived(4));
         assert_eq!((skew.seconds, skew.samples), (4.0, 2));
     }

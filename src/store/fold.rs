@@ -132,7 +132,7 @@ impl ClientUsage {
         self.open = self.open.saturating_sub(was.0).saturating_add(is.0);
         self.held_sats = self.held_sats.saturating_sub(was.1).saturating_add(is.1);
         self.pending_sats = self.pending_sats.saturating_sub(was.2).saturating_add(is.2);
-        if let InvoicePhase::Settled { paid } = after.phase {
+        if let InvoicePhase::Settled { paid, .. } = after.phase {
             let day = day_of(at);
             let so_far = if day == self.day { self.settled_sats } else { 0 };
             self.day = day;

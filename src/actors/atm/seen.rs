@@ -19,7 +19,7 @@ pub(super) fn events(cashout: &CashOut, invoice: &Invoice, at: UnixMs) -> Vec<Ev
         InvoicePhase::Accepted(hold) | InvoicePhase::Committed { hold, .. } if is_waiting(cashout) => {
             events.push(Event::PaymentHeld { paid: hold.paid, at });
         }
-        InvoicePhase::Settled { paid } => events.push(Event::InvoiceSettled { paid: *paid }),
+        InvoicePhase::Settled { paid, .. } => events.push(Event::InvoiceSettled { paid: *paid }),
         InvoicePhase::Canceled(why) => events.push(Event::InvoiceCanceled { reason: text(why) }),
         // It will be canceled, which a cash-out on its own way to the end hears when it is done.
         InvoicePhase::Canceling(why) if can_step_back(cashout) => {

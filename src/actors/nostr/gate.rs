@@ -354,6 +354,10 @@ impl Gate {
 
     /// Encrypts, signs and publishes.
     async fn send(&self, to: PublicKey, version: Version, reply: Reply, until: UnixMs) {
+        if until <= self.parts.clock.now() {
+            // Whoever asked has asked again since.
+            return;
+        }
         let request_id = reply.request_id.clone();
         let seal = |reply: Reply| locked(&self.endpoint).seal(to, version, &reply.encode(), self.parts.clock.now());
         let sealed = match seal(reply) {

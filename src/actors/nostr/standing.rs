@@ -32,8 +32,12 @@ pub(super) fn state(invoice: &Invoice) -> HoldState {
 pub(super) fn hold_invoice(invoice: &Invoice, height: Option<u32>) -> HoldInvoice {
     let hold = invoice.hold();
     let paid = match invoice.phase {
-        InvoicePhase::Settled { paid } => paid.sat_floor(),
+        InvoicePhase::Settled { paid, .. } => paid.sat_floor(),
         _ => hold.map_or(0, |hold| hold.paid.sat_floor()),
+    };
+    let settled = match invoice.phase {
+        InvoicePhase::Settled { at, .. } => at,
+        _ => None,
     };
     let until = match invoice.phase {
         InvoicePhase::Accepted(hold) => Some(invoice.hold_until(&hold)),
@@ -48,7 +52,7 @@ pub(super) fn hold_invoice(invoice: &Invoice, height: Option<u32>) -> HoldInvoic
         amount_sats: invoice.spec.amount.sat_floor(),
         amount_paid_sats: paid,
         accepted_at_unix: hold.map(|hold| hold.since.as_secs()),
-        settled_at_unix: None,
+        settled_at_unix: settled.map(UnixMs::as_secs),
         htlc_expiry_height: hold.map(|hold| hold.lowest_expiry_height),
         blocks_left: hold.and_then(|hold| Some(hold.blocks_left(invoice.spec.hold_expiry_delta, height?))),
         hold_deadline_unix: until.map(UnixMs::as_secs),
@@ -142,7 +146,10 @@ mod tests {
                 None,
             ),
             (
-                InvoicePhase::Settled { paid: Msat(61_000) },
+                InvoicePhase::Settled {
+                    paid: Msat(61_000),
+                    at: Some(since),
+                },
                 (HoldState::Settled, true),
                 None,
             ),
