@@ -108,6 +108,18 @@ impl Seen {
         answered.await.map_err(|_| SeenError::Gone)?
     }
 
+    /// How many ids are remembered. Counts them one by one: for tests.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// Keeps a site's last report for the next life.
     pub fn keep_site(&self, site: String, report: Vec<u8>) {
         // A report comes every half minute; without the thread the gate takes nothing any more anyway.

@@ -15,6 +15,7 @@ mod journal;
 mod journal_writer;
 mod lnd;
 mod lnd_fake;
+mod nostr_flood;
 mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;
