@@ -1,8 +1,8 @@
 //! Who the service's clients are: invitations, enrolments and revocations, and the roster that everyone reads.
 //!
-//! Called through the fleet's door by operators ([`Fleet::invite`], [`Fleet::revoke`]) and by the Nostr actor
-//! ([`enroll`]). What must stay true: one change at a time, so that no two keys use one token; a change is durable
-//! before the roster shows it, and shown although whoever asked for it has gone away; of a token only its hash is kept.
+//! The fleet's door for operators ([`Fleet::invite`], [`Fleet::revoke`]) and for the Nostr actor ([`enroll`]). What must
+//! stay true: one change at a time, so that no two keys use one token; a change is durable before the roster shows it,
+//! and shown although whoever asked for it has gone away; of a token only its hash is kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use std::time::Duration;
 use ::nostr::nips::nip19::{Nip19Profile, ToBech32};
 use ::nostr::{PublicKey, RelayUrl};
 use thiserror::Error;
+use tokio::sync::watch;
 
-use super::drive::write;
+use super::drive::{REWRITE, write};
 use super::fleet::{Fleet, FleetError};
 use super::journal::{JournalError, Load};
 use super::shared::Shared;
@@ -21,6 +22,9 @@ use crate::ids::{ClientName, NostrKey, TokenHash};
 use crate::nostr::method::PairingToken;
 use crate::record::Body;
 use crate::time::UnixMs;
+
+/// How long the answer to a change is waited for. The change itself goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The hold-invoice service that this daemon is for others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +108,7 @@ impl From<ClientError> for FleetError {
 /// What `change` writes, of whom; `None` when all is as it should be already.
 type Wanted = Option<(ClientName, ClientEvent)>;
 
-/// The bearer of this token and key becomes a client.
+/// Who has this key, and a token with this hash, becomes a client.
 ///
 /// # Errors
 /// When the token is void, the key another client's, or the change can not be made durable.
@@ -119,6 +123,20 @@ pub async fn enroll(shared: &Arc<Shared>, token: TokenHash, key: NostrKey) -> Re
 }
 
 impl Fleet {
+    /// Who may do anything over Nostr, now and after each change.
+    #[must_use]
+    pub fn roster(&self) -> watch::Receiver<Arc<Roster>> {
+        self.shared.roster.subscribe()
+    }
+
+    /// As [`enroll`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn enroll(&self, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
+        enroll(&self.shared, token, key).await
+    }
+
     /// All clients of the service, by name.
     ///
     /// # Errors
@@ -191,6 +209,16 @@ async fn book(shared: &Shared) -> Result<Book, JournalError> {
     journal.send(question).await.map_err(died)?
 }
 
+/// As [`book`], when the journal can be asked again. Should it never be, the daemon ends.
+async fn book_at_last(shared: &Shared) -> Book {
+    loop {
+        match book(shared).await {
+            Ok(book) => return book,
+            Err(_) => tokio::time::sleep(REWRITE).await,
+        }
+    }
+}
+
 /// Makes what `decide` wants durable and shows it to everyone; answers the book after it. Goes on to its end when the
 /// caller goes away.
 async fn change<T: 'static>(
@@ -208,8 +236,15 @@ async fn change<T: 'static>(
         }
         Ok((book, answer))
     });
-    work.await
-        .unwrap_or_else(|error| Err(JournalError::Unknown(error.to_string()).into()))
+    let unknown = |why: String| ClientError::Journal(JournalError::Unknown(why));
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(died)) => Err(unknown(died.to_string())),
+        Err(_) => Err(unknown(format!(
+            "the journal did not answer within {} s",
+            PATIENCE.as_secs()
+        ))),
+    }
 }
 
 async fn make(shared: &Shared, book: &mut Book, name: ClientName, event: ClientEvent) -> Result<(), JournalError> {
@@ -223,8 +258,8 @@ async fn make(shared: &Shared, book: &mut Book, name: ClientName, event: ClientE
             tracing::info!(client = %name, event = event.name(), "the clients changed");
             book.apply(&name, &event);
         }
-        // It may be durable or not: the journal's next life knows.
-        Err(JournalError::Unknown(_)) => *book = self::book(shared).await?,
+        // It may be durable or not: the journal's next life knows. Nothing else is changed before.
+        Err(JournalError::Unknown(_)) => *book = book_at_last(shared).await,
         Err(_) => return written,
     }
     let service = shared.service.as_deref();

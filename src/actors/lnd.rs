@@ -379,3 +379,26 @@ pub(super) fn info() -> impl FnOnce(Arc<dyn Lightning>) -> Answer<NodeInfo> + Se
 pub(super) fn commit(hash: PaymentHash) -> impl FnOnce(Arc<dyn Lightning>) -> Answer<Commitment> + Send {
     move |node| Box::pin(async move { node.commit(&hash).await })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_against_new_invoices_lets_the_others_go_on() {
+        let good = LndStatus {
+            epoch: 1,
+            active: true,
+            synced: true,
+            ..LndStatus::default()
+        };
+        assert_eq!(good.can_add(), Ok(()));
+        let no_new = LndStatus {
+            synced: false,
+            no_new: Some("full".into()),
+            ..good
+        };
+        assert_eq!(no_new.can_add(), Err("full".into()), "its own words first");
+        assert!(no_new.is_up());
+    }
+}

@@ -202,8 +202,10 @@ fn ask(shared: &Arc<Shared>) -> Ask {
 
 /// What the service says of itself, while it knows its node.
 fn tell(name: String, shared: &Arc<Shared>) -> Tell {
-    let shared = Arc::clone(shared);
+    // The thread that calls it ends with the actors, whose it must not keep.
+    let shared = Arc::downgrade(shared);
     Box::new(move || {
+        let shared = shared.upgrade()?;
         let status = shared.status.borrow();
         let network = status.node.as_ref()?.network.clone();
         Some(Beacon {

@@ -14,11 +14,11 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::api::{
-    AtmList, AtmView, CancelCashOut, CashOutList, CashOutView, LoadCassettes, Ordered, Problem, ResolveCashOut,
-    StartCashOut,
+    AtmList, AtmView, CancelCashOut, CashOutList, CashOutView, ClientList, ClientView, Invitation, InviteClient,
+    LoadCassettes, Ordered, Problem, ResolveCashOut, StartCashOut,
 };
 use crate::config::token::{Token, TokenError, load_token};
-use crate::ids::{AtmId, CashOutId};
+use crate::ids::{AtmId, CashOutId, ClientName};
 
 use super::sse;
 
@@ -142,6 +142,18 @@ impl Api {
 
     pub async fn load(&self, atm: &AtmId, word: &LoadCassettes) -> Result<AtmView, ClientError> {
         self.post(&format!("/v1/atms/{atm}/load"), word).await
+    }
+
+    pub async fn clients(&self) -> Result<ClientList, ClientError> {
+        self.get("/v1/clients").await
+    }
+
+    pub async fn invite(&self, wanted: &InviteClient) -> Result<Invitation, ClientError> {
+        self.post("/v1/clients", wanted).await
+    }
+
+    pub async fn revoke(&self, client: &ClientName, word: &Ordered) -> Result<ClientView, ClientError> {
+        self.post(&format!("/v1/clients/{client}/revoke"), word).await
     }
 
     pub async fn events(&self, id: CashOutId) -> Result<Events, ClientError> {

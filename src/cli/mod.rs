@@ -4,6 +4,7 @@ mod atm;
 mod cashout;
 mod check;
 mod client;
+mod clients;
 mod connect;
 mod emulate;
 mod follow;
@@ -52,6 +53,9 @@ enum Command {
     /// The machines: list, drain, resume, load.
     #[command(subcommand)]
     Atm(atm::AtmCommand),
+    /// The clients of the hold-invoice service: add, list, revoke.
+    #[command(subcommand)]
+    Client(clients::ClientCommand),
     /// Read the journal of a data directory.
     #[command(subcommand)]
     Journal(journal::JournalCommand),
@@ -115,6 +119,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::List(args) => wait(items::list(args)),
         Command::Resolve(args) => wait(items::resolve(args)),
         Command::Atm(command) => wait(atm::run(command)),
+        Command::Client(command) => wait(clients::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
         Command::Emulate(command) => wait(emulate::run(command)),

@@ -9,7 +9,8 @@ use crate::time::UnixMs;
 /// Publishes events.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Hands `event` to the relays; after `until` it is of no use any more.
+    /// Hands `event` to the relays; after `until` it is of no use any more. The future may be dropped at any time: the
+    /// answer can come before the relays are done with the question.
     ///
     /// # Errors
     /// Why it reached none of them, in words. `Ok` does not say that anybody has read it.

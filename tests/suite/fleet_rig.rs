@@ -20,7 +20,7 @@ use tellerd::hardware::emulate::serve_on_pty;
 use tellerd::hardware::puloon::driver::Variant;
 use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Setup, What};
 use tellerd::ids::{AtmId, CashOutId};
-use tellerd::journal::SegmentFile;
+use tellerd::journal::{SegmentFile, WrapFile};
 use tellerd::metrics::{AtmState, Metrics};
 use tellerd::money::Minor;
 use tellerd::sim::lnd::node::record::{InvoiceState, Payment};
@@ -41,6 +41,8 @@ pub struct Plan {
     pub supervision: &'static str,
     /// Lines of `[[atm]]`.
     pub limits: &'static str,
+    /// Further sections.
+    pub more: &'static str,
     /// The node is reachable from the start.
     pub lnd_up: bool,
 }
@@ -52,6 +54,7 @@ impl Default for Plan {
             policy: "",
             supervision: "",
             limits: "min_amount = '20.00'\nmax_amount = '500.00'",
+            more: "",
             lnd_up: true,
         }
     }
@@ -181,9 +184,7 @@ impl Rig {
                 Err(error) => panic!("{error}"),
             }
         };
-        let on = Arc::clone(&disk);
-        let wrap = Arc::new(move |file| -> Box<dyn SegmentFile> { Box::new(DiskFile(file, Arc::clone(&on))) });
-        let up = app::bring_up(&config, opened, &Metrics::new().expect("metrics"), wrap).expect("actors");
+        let up = app::bring_up(&config, opened, &Metrics::new().expect("metrics"), wrap(&disk)).expect("actors");
         Self {
             fleet: up.fleet.clone(),
             _up: up,
@@ -334,8 +335,14 @@ impl Rig {
     }
 }
 
+/// Puts the journal on this disk.
+pub fn wrap(disk: &Arc<Disk>) -> WrapFile {
+    let on = Arc::clone(disk);
+    Arc::new(move |file| -> Box<dyn SegmentFile> { Box::new(DiskFile(file, Arc::clone(&on))) })
+}
+
 /// The directory's lock, or sled's own.
-fn is_held(error: &str) -> bool {
+pub fn is_held(error: &str) -> bool {
     error.contains("another tellerd") || error.contains("acquire lock")
 }
 
@@ -343,7 +350,7 @@ pub fn id(atm: &str) -> AtmId {
     atm.parse().expect("an id")
 }
 
-fn switch_on(setup: Setup, link: &Path) -> EmulatorHandle {
+pub fn switch_on(setup: Setup, link: &Path) -> EmulatorHandle {
     let emulator = Emulator::new(Variant::Standard, setup).expect("emulator");
     let (handle, link) = (emulator.handle(), link.to_owned());
     actix::spawn(async move {
@@ -378,5 +385,6 @@ fn config(dir: &Path, lnd: SocketAddr, plan: &Plan) -> Config {
             plan.limits
         );
     }
+    text += plan.more;
     Config::parse(&text, &dir.join("fleet.toml")).expect("a configuration")
 }

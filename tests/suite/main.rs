@@ -1,6 +1,7 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
 mod architecture;
+mod clients;
 mod crash;
 mod crash_audit;
 mod daemon;
@@ -16,6 +17,9 @@ mod journal_writer;
 mod lnd;
 mod lnd_fake;
 mod nostr_flood;
+mod nostr_rig;
+mod nostr_service;
+mod nostr_site;
 mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;

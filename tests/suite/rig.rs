@@ -90,7 +90,7 @@ impl Rig {
     pub fn daemon(&self, variables: &[(&str, String)]) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tellerd"));
         command.arg("run").arg("--config").arg(self.path("fleet.toml"));
-        for armed in ["RUST_LOG", "TELLERD_CRASH_AT", "TELLERD_CRASH_LOG"] {
+        for armed in ["RUST_LOG", "TELLERD_CRASH_AT", "TELLERD_CRASH_LOG", "TELLERD_NOSTR_KEY"] {
             command.env_remove(armed);
         }
         command.envs(variables.iter().map(|(name, value)| (name, value)));
@@ -158,7 +158,12 @@ pub struct Daemon {
 
 impl Daemon {
     fn url(&self, path: &str) -> Option<String> {
-        Some(format!("http://{}{path}", (*self.address.borrow())?))
+        Some(format!("{}{path}", self.base()?))
+    }
+
+    /// The API's address, once it serves.
+    pub fn base(&self) -> Option<String> {
+        Some(format!("http://{}", (*self.address.borrow())?))
     }
 
     /// The answer, when there is one and it is a success.
@@ -191,6 +196,11 @@ impl Daemon {
             let _ = kill_process(pid, Signal::TERM);
         }
         self.child.wait().await.unwrap()
+    }
+
+    /// All that it wrote.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
     /// The last lines it wrote.

@@ -145,7 +145,9 @@ impl Talk {
                     Some(Arrived { event, .. }) => self.hear(&gate, service.as_ref(), event).await,
                     None => return,
                 },
-                Some(sent) = outgoing.recv() => {
+                sent = outgoing.recv() => {
+                    // The actors are gone.
+                    let Some(sent) = sent else { return };
                     let gate = Arc::clone(&gate);
                     tokio::spawn(async move { gate.go_out(sent).await });
                 }

@@ -152,116 +152,114 @@ fn assert_told(text: &str, line: &str, told: &str) {
 }
 
 #[test]
-fn mistakes_in_the_parts_on_nostr() {
+fn mistakes_in_relays_and_operators() {
     let relays = "relays = [\"wss://relay.example.com\", \"wss://relay.example.org\"]";
-    let ada = &format!("key = \"{NPUB_1}\"");
-    for (line, with, told) in [
-        (relays, "relays = []", "nostr.relays: must not be empty"),
-        (relays, "relays = 5", "nostr.relays: a list expected, found integer"),
+    for (list, told) in [
+        ("[]", "nostr.relays: must not be empty"),
+        ("5", "nostr.relays: a list expected, found integer"),
+        ("[\"wss://a\", 5]", "nostr.relays[1]: a string expected, found integer"),
         (
-            relays,
-            "relays = [\"wss://a\", 5]",
-            "nostr.relays[1]: a string expected, found integer",
-        ),
-        (
-            relays,
-            "relays = [\"wss://a\", \"https://b\"]",
+            "[\"wss://a\", \"https://b\"]",
             "nostr.relays[1]: not the address of a relay",
         ),
+        ("[\"wss://u:pw@b\"]", "nostr.relays[0]: not the address of a relay"),
+        ("[\"wss://\"]", "nostr.relays[0]: not the address of a relay"),
         (
-            relays,
-            "relays = [\"wss://u:pw@b\"]",
-            "nostr.relays[0]: not the address of a relay",
-        ),
-        (
-            relays,
-            "relays = [\"wss://\"]",
-            "nostr.relays[0]: not the address of a relay",
-        ),
-        (
-            relays,
-            "relays = [\"wss://a\", \"wss://A/\"]",
+            "[\"wss://a\", \"wss://A/\"]",
             "nostr.relays[1]: the same as nostr.relays[0]",
         ),
+    ] {
+        let with = format!("relays = {list}");
+        assert_told(&served(&[(relays, &with)]), &with, told);
+    }
+    let long = format!("relays = [\"wss://a/{}\"]", "b".repeat(200));
+    assert_told(
+        &served(&[(relays, &long)]),
+        &long,
+        "nostr.relays[0]: longer than 200 characters",
+    );
+    let key = &format!("key = \"{NPUB_1}\"");
+    let no_point = &format!("key = \"{}\"", "ff".repeat(32));
+    let role = "role = \"operator\"";
+    for (line, with, told) in [
         (
-            "role = \"operator\"",
+            role,
             "role = \"root\"",
-            "operator[0].role: \"viewer\", \"cash\" or \"operator\" expected",
+            "role: \"viewer\", \"cash\" or \"operator\" expected",
         ),
+        ("name = \"ada\"", "name = \"Ada\"", "name: `Ada` is not a name"),
         (
-            "name = \"ada\"",
-            "name = \"Ada\"",
-            "operator[0].name: `Ada` is not a name",
-        ),
-        (
-            ada,
+            key,
             "key = \"npub1\"",
-            "operator[0].key: not a public key: npub1… or 64 hexadecimal digits expected",
+            "key: not a public key: npub1… or 64 hexadecimal digits expected",
         ),
+        (key, no_point, "key: not a public key: no point"),
+    ] {
+        assert_told(&served(&[(line, with)]), with, &format!("operator[0].{told}"));
+    }
+}
+
+#[test]
+fn a_secret_key_in_place_of_a_public_one_is_not_repeated() {
+    let secret = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5";
+    let with = format!("key = \"{secret}\"");
+    let text = served(&[(&format!("key = \"{NPUB_1}\""), &with)]);
+    assert_told(&text, &with, "operator[0].key: a secret key (nsec)");
+    assert!(!mistakes(&text).contains(secret));
+}
+
+#[test]
+fn mistakes_in_the_service() {
+    let amount = "max_amount_sats = 500000";
+    for (line, with, told) in [
         (
             "commit_deadline = \"65m\"",
             "commit_deadline = \"10m\"",
-            "service.commit_deadline: 600 s is not above policy.hold_deadline = 600 s",
+            "commit_deadline: 600 s is not above policy.hold_deadline = 600 s",
         ),
         (
             "invite_valid = \"1h\"",
             "invite_valid = \"1d\"",
-            "service.invite_valid: `1d` is not a duration",
+            "invite_valid: `1d` is not a duration",
         ),
-        (
-            "name = \"tellerd\"",
-            "name = \"a\\nb\"",
-            "service.name: 1 to 64 characters",
-        ),
-        (
-            "max_held_sats = 10000000",
-            "max_held_sats = 1999999",
-            "service.max_amount_sats: 2000000 is above max_held_sats = 1999999",
-        ),
+        ("name = \"tellerd\"", "name = \"a\\nb\"", "name: 1 to 64 characters"),
         (
             "max_open = 50",
             "max_open = 0",
-            "service.max_open: 0 is out of range: 1 to 100000",
+            "max_open: 0 is out of range: 1 to 100000",
         ),
         (
             "requests_per_minute = 120",
             "requests_per_minute = 0",
-            "service.requests_per_minute: 0 is out of range",
+            "requests_per_minute: 0 is out of range",
         ),
         (
             "sats_per_day = 50000000",
             "sats_per_day = -1",
-            "service.sats_per_day: -1 is out of range",
+            "sats_per_day: -1 is out of range",
         ),
         (
-            "max_amount_sats = 500000",
+            amount,
             "max_amount_sats = 10000001",
-            "service.client[0].max_amount_sats: 10000001 is above",
+            "client[0].max_amount_sats: 10000001 is above max_held_sats = 10000000",
         ),
         (
-            "max_amount_sats = 500000",
+            amount,
             "max_held_sats = 1",
-            "service.client[0].max_held_sats: 1 is below max_amount_sats = 2000000",
+            "client[0].max_held_sats: 1 is below max_amount_sats = 2000000",
         ),
     ] {
-        let at = if told.starts_with("service.max_amount_sats") {
-            "max_amount_sats = 2000000"
-        } else {
-            with
-        };
-        assert_told(&served(&[(line, with)]), at, told);
+        assert_told(&served(&[(line, with)]), with, &format!("service.{told}"));
     }
-    let no_point = format!("key = \"{}\"", "ff".repeat(32));
+    let held = served(&[("max_held_sats = 10000000", "max_held_sats = 1999999")]);
+    let told = "service.max_amount_sats: 2000000 is above max_held_sats = 1999999";
+    assert_told(&held, "max_amount_sats = 2000000", told);
+    let hold = served(&[("hold_deadline = \"10m\"", "hold_deadline = \"2h\"")]);
     assert_told(
-        &served(&[(ada, &no_point)]),
-        &no_point,
-        "operator[0].key: not a public key: no point",
+        &hold,
+        "commit_deadline = \"60m\"",
+        "service.commit_deadline: 3600 s is not above",
     );
-    let secret = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5";
-    let secret_line = format!("key = \"{secret}\"");
-    let text = served(&[(ada, &secret_line)]);
-    assert_told(&text, &secret_line, "operator[0].key: a secret key (nsec)");
-    assert!(!mistakes(&text).contains(secret));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::nostr::{Event, Keys, PublicKey};
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout_at};
@@ -28,7 +29,7 @@ use super::field::{self, BadField, Object};
 use super::method::{Call, Method};
 use super::outbox::Outbox;
 use super::wire::{DropReason, Endpoint, Failure, Freshness, Incoming, Limits, Outcome, Reply, Role, SealError};
-use super::wire::{Signed, Version};
+use super::wire::{Party, Signed, Version};
 use waiting::{Recent, Waiting};
 
 /// Pushes that a slow listener may be behind.
@@ -86,6 +87,7 @@ fn trouble_text(trouble: &Option<String>) -> String {
 }
 
 struct Inner {
+    party: Party,
     own_pubkey_hex: String,
     service: PublicKey,
     version: Version,
@@ -135,14 +137,16 @@ impl Caller {
         outbox: Arc<dyn Outbox>,
         timings: CallerTimings,
     ) -> Self {
+        let endpoint = Endpoint::new(keys.clone(), Role::Client { service }, limits());
         Self(Arc::new(Inner {
+            party: endpoint.party(),
             own_pubkey_hex: keys.public_key().to_hex(),
             service,
             version,
             clock,
             outbox,
             timings,
-            endpoint: Mutex::new(Endpoint::new(keys, Role::Client { service }, limits())),
+            endpoint: Mutex::new(endpoint),
             recent: Mutex::default(),
             waiting: Arc::default(),
             pushes: broadcast::Sender::new(PUSHES),
@@ -195,14 +199,11 @@ impl Caller {
     ) -> Result<std::convert::Infallible, SealError> {
         let me = &*self.0;
         let now = me.clock.now();
-        let worth = now.plus(until.saturating_duration_since(Instant::now()));
+        // A little less than the answer is waited for, so that there is time to hear why it did not go out.
+        let worth = now.plus(until.saturating_duration_since(Instant::now()) * 9 / 10);
         let events = lock(&me.endpoint).seal(me.service, me.version, text, now)?;
-        for event in events {
-            match me.outbox.publish(event, worth).await {
-                Ok(()) => *trouble = None,
-                Err(why) => *trouble = Some(why),
-            }
-        }
+        let sent = join_all(events.into_iter().map(|event| me.outbox.publish(event, worth))).await;
+        *trouble = sent.into_iter().find_map(Result::err);
         std::future::pending().await
     }
 
@@ -217,8 +218,8 @@ impl Caller {
     pub fn incoming(&self, event: Event) -> Result<(), DropReason> {
         let me = &*self.0;
         let now = me.clock.now();
+        let signed = Signed::from_event(event, &me.party)?;
         let mut endpoint = lock(&me.endpoint);
-        let signed = Signed::from_event(event, &endpoint.party())?;
         let opened = endpoint.open(&signed, true, now)?;
         let sight = lock(&me.recent).see(opened.origin().event);
         // The rest of a message may never come.

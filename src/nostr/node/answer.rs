@@ -97,7 +97,7 @@ pub(super) fn create(request: &HoldInvoiceRequest) -> Result<CreateHoldInvoice, 
         message,
     };
     let amount_sats = request.amount.sat_floor();
-    if request.amount.0 % 1000 != 0 || !(1..=AMOUNT_SATS_MAX).contains(&amount_sats) {
+    if !request.amount.0.is_multiple_of(1000) || !(1..=AMOUNT_SATS_MAX).contains(&amount_sats) {
         return Err(invalid(format!("{} is no amount in whole satoshi", request.amount)));
     }
     let expiry = request.expiry.as_secs().clamp(1, EXPIRY_SECONDS_MAX.into());

@@ -105,12 +105,8 @@ impl NostrNode {
 
     async fn refused(&self, call: &Call, error: CallError) -> LnError {
         let error = answer::error(call, &error);
-        let final_word = matches!(
-            error.kind,
-            LnErrorKind::AlreadyCanceled | LnErrorKind::Invalid | LnErrorKind::Denied
-        );
-        // Without an answer the call has taken its time already.
-        if !final_word && error.kind != LnErrorKind::Timeout {
+        // Without an answer the call has taken its time already; a canceled invoice is the end of it.
+        if !matches!(error.kind, LnErrorKind::Timeout | LnErrorKind::AlreadyCanceled) {
             sleep(self.0.timings.refused).await;
         }
         error
@@ -289,7 +285,7 @@ impl Lightning for NostrNode {
     }
 
     fn pace(&self) -> Duration {
-        self.0.timings.pace
+        self.0.timings.pace.max(Duration::from_secs(1))
     }
 
     async fn watch(&self, hash: &PaymentHash) -> Result<Updates<InvoiceSnapshot>, LnError> {

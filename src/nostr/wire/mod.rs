@@ -2,8 +2,8 @@
 //!
 //! From outside to inside: [`event`] (size, recipient, signature), [`nip44`] (encryption, two versions), [`shard`] (long
 //! messages in pieces), [`envelope`] (request and reply). [`endpoint`] joins them in the order that must hold:
-//! signature, decryption, `authIdentifier`, freshness, replay. Used by nobody yet but its tests; made for the service
-//! and for the client of it.
+//! signature, decryption, `authIdentifier`, freshness, replay. Used by the client of a service
+//! ([`super::caller`]) and made for the service too.
 
 pub mod dropped;
 pub mod endpoint;
