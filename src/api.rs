@@ -142,6 +142,28 @@ pub struct LoadCassettes {
     pub cassettes: Vec<LoadedCassette>,
 }
 
+/// The field `cassettes` that is wrong, and why, before any machine is asked whether it fits.
+#[must_use]
+pub fn cassettes_problem(cassettes: &[LoadedCassette]) -> Option<(String, &'static str)> {
+    let mut seen = std::collections::BTreeSet::new();
+    let wrong = |(i, cassette): (usize, &LoadedCassette)| {
+        let what = match cassette {
+            LoadedCassette { position: 0, .. } => ("position", "positions count from 1"),
+            LoadedCassette {
+                denomination_minor: Minor::ZERO,
+                ..
+            } => ("denomination_minor", "a note is worth more than nothing"),
+            one if !seen.insert(one.position) => ("position", "it is given twice"),
+            _ => return None,
+        };
+        Some((format!("cassettes[{i}].{}", what.0), what.1))
+    };
+    match cassettes {
+        [] => Some(("cassettes".to_owned(), "at least one expected")),
+        some => some.iter().enumerate().find_map(wrong),
+    }
+}
+
 /// One cassette's books since it was last counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CassetteView {

@@ -20,6 +20,7 @@ use crate::actors::clients;
 use crate::actors::fleet::Fleet;
 use crate::actors::lnd::LndStatus;
 use crate::actors::nostr::gate::Gate;
+use crate::actors::nostr::once::Orders;
 use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
 use crate::clients::Book;
@@ -297,6 +298,7 @@ fn shared(
         nostr: Post::default(),
         gate,
         sites: Mutex::new(sites.unwrap_or_default()),
+        orders: Orders::default(),
         supervisor: Post::default(),
         seats: seats.collect::<BTreeMap<_, _>>(),
         terms: Terms {

@@ -16,6 +16,7 @@ use super::journal::Journal;
 use super::lnd::{Lnd, LndStatus};
 use super::nostr::Nostr;
 use super::nostr::gate::GateDoor;
+use super::nostr::once::Orders;
 use super::nostr::sites::Sites;
 use super::supervisor::Supervisor;
 use crate::cashout::quote::Fee;
@@ -99,6 +100,8 @@ pub struct Shared {
     pub gate: Option<GateDoor>,
     /// What sites told of themselves.
     pub sites: Mutex<Sites>,
+    /// What operators ordered over Nostr lately.
+    pub orders: Orders,
     /// The root.
     pub supervisor: Post<Supervisor>,
     /// The fleet.

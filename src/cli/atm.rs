@@ -4,16 +4,18 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::api::{LoadCassettes, LoadedCassette, Ordered};
+use crate::api::LoadedCassette;
 use crate::ids::AtmId;
 use crate::money::BadAmount;
+use crate::time::{Clock, SystemClock};
 
-use super::connect::{At, By};
+use super::connect::{At, By, Remote};
 use super::show;
+use super::tellerd::Tellerd;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AtmCommand {
-    /// All machines, with their notes and open cash-outs.
+    /// All machines, with their notes and open cash-outs; also those of sites.
     List {
         #[command(flatten)]
         at: At,
@@ -54,26 +56,29 @@ fn cassette(text: &str) -> Result<LoadedCassette, String> {
     })
 }
 
-pub(super) async fn run(command: AtmCommand) -> anyhow::Result<ExitCode> {
+impl Order {
+    async fn tellerd(&self, remote: &Remote) -> anyhow::Result<Tellerd> {
+        self.at.tellerd(remote, Some(&self.by)).await
+    }
+}
+
+pub(super) async fn run(command: AtmCommand, remote: &Remote) -> anyhow::Result<ExitCode> {
     let done = match command {
         AtmCommand::List { at } => {
-            for atm in &at.api()?.atms().await?.atms {
+            let list = at.tellerd(remote, None).await?.atms().await?;
+            for atm in &list.atms {
                 println!("{}", show::atm(atm));
+            }
+            for site in &list.sites {
+                println!("{}", show::site(site, SystemClock.now()));
             }
             return Ok(ExitCode::SUCCESS);
         }
-        AtmCommand::Drain(order) => {
-            let by = order.by.name()?;
-            order.at.api()?.drain(&order.atm, &Ordered { by }).await?
-        }
-        AtmCommand::Resume(order) => {
-            let by = order.by.name()?;
-            order.at.api()?.resume(&order.atm, &Ordered { by }).await?
-        }
+        AtmCommand::Drain(order) => order.tellerd(remote).await?.drain(&order.atm, &order.by).await?,
+        AtmCommand::Resume(order) => order.tellerd(remote).await?.resume(&order.atm, &order.by).await?,
         AtmCommand::Load { cassettes, order } => {
-            let by = order.by.name()?;
-            let word = LoadCassettes { by, cassettes };
-            order.at.api()?.load(&order.atm, &word).await?
+            let tellerd = order.tellerd(remote).await?;
+            tellerd.load(&order.atm, cassettes, &order.by).await?
         }
     };
     println!("{}", show::atm(&done));

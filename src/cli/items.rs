@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
 
-use crate::api::{Decision, ResolveCashOut};
+use crate::api::Decision;
 use crate::ids::{AtmId, CashOutId};
 use crate::money::Minor;
 
-use super::client::Api;
-use super::connect::{At, By};
+use super::connect::{At, By, Remote};
 use super::show;
+use super::tellerd::Tellerd;
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
@@ -27,26 +27,26 @@ pub(super) struct ListArgs {
     at: At,
 }
 
-pub(super) async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
-    let api = args.at.api()?;
+pub(super) async fn list(args: ListArgs, remote: &Remote) -> anyhow::Result<ExitCode> {
+    let tellerd = args.at.tellerd(remote, None).await?;
     if args.open {
-        for id in open(&api, args.atm.as_ref()).await? {
-            let view = api.cashout(id).await?;
+        for id in open(&tellerd, args.atm.as_ref()).await? {
+            let view = tellerd.cashout(id).await?;
             println!("{}", show::row(&view));
             if let Some(action) = &view.operator_action {
                 println!("  operator: {action}");
             }
         }
     } else {
-        for view in &api.cashouts(args.atm.as_ref(), args.limit).await?.cashouts {
+        for view in &tellerd.cashouts(args.atm.as_ref(), args.limit).await? {
             println!("{}", show::row(view));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn open(api: &Api, atm: Option<&AtmId>) -> anyhow::Result<Vec<CashOutId>> {
-    let atms = api.atms().await?.atms;
+async fn open(tellerd: &Tellerd, atm: Option<&AtmId>) -> anyhow::Result<Vec<CashOutId>> {
+    let atms = tellerd.atms().await?.atms;
     if let Some(atm) = atm {
         anyhow::ensure!(atms.iter().any(|view| view.id == *atm), "no ATM is called {atm}");
     }
@@ -87,13 +87,10 @@ impl ResolveArgs {
     }
 }
 
-pub(super) async fn resolve(args: ResolveArgs) -> anyhow::Result<ExitCode> {
-    let word = ResolveCashOut {
-        by: args.by.name()?,
-        decision: args.decision(),
-        note: args.note,
-    };
-    let view = args.at.api()?.resolve(args.cashout, &word).await?;
+pub(super) async fn resolve(args: ResolveArgs, remote: &Remote) -> anyhow::Result<ExitCode> {
+    let tellerd = args.at.tellerd(remote, Some(&args.by)).await?;
+    let decision = args.decision();
+    let view = tellerd.resolve(args.cashout, decision, args.note, &args.by).await?;
     println!("{}", show::state(&view));
     Ok(ExitCode::SUCCESS)
 }

@@ -23,7 +23,7 @@ pub(super) enum JournalCommand {
         #[arg(long)]
         data: PathBuf,
     },
-    /// The records of one cash-out and of its invoice, one a line.
+    /// The records of one cash-out, of its invoice and of what operators ordered about it over Nostr, one a line.
     Show {
         /// The daemon's data directory.
         #[arg(long)]
@@ -141,6 +141,7 @@ fn show(data: &Path, cashout: CashOutId, out: &mut impl Write) -> anyhow::Result
                 true
             }
             Body::Invoice { hash: of, .. } => hash == Some(*of),
+            Body::Order { order, .. } => is_about(order, cashout),
             _ => false,
         };
         if wanted {
@@ -150,6 +151,13 @@ fn show(data: &Path, cashout: CashOutId, out: &mut impl Write) -> anyhow::Result
     }
     anyhow::ensure!(found, "the journal in {} has no cash-out {cashout}", data.display());
     Ok(())
+}
+
+/// Whether an operator's order names this cash-out.
+fn is_about(order: &str, cashout: CashOutId) -> bool {
+    let order: Value = serde_json::from_str(order).unwrap_or_default();
+    let named = order.pointer("/input/cashout").and_then(Value::as_str);
+    named.and_then(|id| id.parse().ok()) == Some(cashout)
 }
 
 fn export(data: &Path, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
@@ -201,14 +209,16 @@ fn line(out: &mut impl Write, seq: u64, record: &Record) -> anyhow::Result<()> {
 fn row(out: &mut impl Write, seq: u64, record: &Record) -> anyhow::Result<()> {
     let value = printable(seq, record)?;
     let text = |field: &Value| field.as_str().map_or_else(|| field.to_string(), str::to_owned);
-    let id = ["id", "hash", "pubkey"]
+    let id = ["id", "hash", "pubkey", "name", "key"]
         .iter()
         .find_map(|name| value.get(name))
         .map(text)
         .unwrap_or_default();
-    let event = value.pointer("/event/type").map(text).unwrap_or_default();
-    let detail = value.get("event").map(Value::to_string).unwrap_or_default();
-    let item = value.get("item").map(text).unwrap_or_default();
+    let (item, event) = record.body.name();
+    let detail = match &record.body {
+        Body::Order { by, order, .. } => serde_json::json!({"by": by, "order": order}).to_string(),
+        _ => value.get("event").map(Value::to_string).unwrap_or_default(),
+    };
     let quoted = format!("\"{}\"", detail.replace('"', "\"\""));
     writeln!(out, "{seq},{},{item},{id},{event},{quoted}", record.at.0).or_else(closed_pipe)?;
     Ok(())
@@ -232,6 +242,31 @@ mod tests {
         let mut out = Vec::new();
         run(&mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_order_over_nostr_is_shown_with_its_key_and_its_words() {
+        let id = CashOutId::new(crate::time::UnixMs(1_000), 1);
+        let body = Body::Order {
+            key: crate::ids::NostrKey([2; 32]),
+            by: "ada".parse().unwrap(),
+            order: format!(r#"{{"method":"resolveCashOut","input":{{"cashout":"{id}","decision":"close"}}}}"#),
+        };
+        let record = Record {
+            at: crate::time::UnixMs(7),
+            body,
+        };
+        let shown = printed(|out| row(out, 3, &record));
+        let start = format!("3,7,order,{},received,", "02".repeat(32));
+        assert!(shown.starts_with(&start), "{shown}");
+        assert!(shown.contains("ada") && shown.contains("resolveCashOut"), "{shown}");
+        let Body::Order { order, .. } = &record.body else {
+            panic!("{record:?}")
+        };
+        assert!(is_about(order, id));
+        for other in ["drainAtm", r#"{"input":{"cashout":7}}"#, r#"{"input":{"atm":"left"}}"#] {
+            assert!(!is_about(other, id), "{other}");
+        }
     }
 
     #[test]

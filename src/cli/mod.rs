@@ -10,11 +10,14 @@ mod emulate;
 mod follow;
 mod items;
 mod journal;
+mod key;
 mod qr;
 mod run;
 mod show;
 mod simulate;
 mod sse;
+mod tellerd;
+mod via;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +29,8 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "tellerd", version, about)]
 struct Cli {
+    #[command(flatten)]
+    remote: connect::Remote,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,6 +58,9 @@ enum Command {
     /// The machines: list, drain, resume, load.
     #[command(subcommand)]
     Atm(atm::AtmCommand),
+    /// Make a key for Nostr in --key-file when it is missing, and print its public part, for [[operator]]; with --relay
+    /// also the nprofile, for --via.
+    Key,
     /// The clients of the hold-invoice service: add, list, revoke.
     #[command(subcommand)]
     Client(clients::ClientCommand),
@@ -81,7 +89,7 @@ pub fn run() -> ExitCode {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
-    match dispatch(cli.command) {
+    match dispatch(cli.command, &cli.remote) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tellerd: {}", told(&error));
@@ -111,14 +119,18 @@ fn quietest(command: &Command) -> &'static str {
     }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+fn dispatch(command: Command, remote: &connect::Remote) -> anyhow::Result<ExitCode> {
+    if !matches!(command, Command::List(_) | Command::Resolve(_) | Command::Atm(_)) {
+        remote.refuse(matches!(command, Command::Key))?;
+    }
     match command {
         Command::Run { config } => run::run(&config),
         Command::Check { config } => check::run(&config),
         Command::Cashout(args) => wait(cashout::run(args)),
-        Command::List(args) => wait(items::list(args)),
-        Command::Resolve(args) => wait(items::resolve(args)),
-        Command::Atm(command) => wait(atm::run(command)),
+        Command::List(args) => wait(items::list(args, remote)),
+        Command::Resolve(args) => wait(items::resolve(args, remote)),
+        Command::Atm(command) => wait(atm::run(command, remote)),
+        Command::Key => key::run(remote.key_file.as_deref(), remote.relays()?),
         Command::Client(command) => wait(clients::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),

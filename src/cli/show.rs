@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::api::{AtmView, CashOutView};
+use crate::api::{AtmView, CashOutView, SiteView};
 use crate::time::UnixMs;
 
 /// What the customer gets, pays, and by when.
@@ -80,4 +80,55 @@ pub(super) fn atm(view: &AtmView) -> String {
         let _ = write!(text, "\n  open: {id}");
     }
     text
+}
+
+/// A site with its machines, as it told of them last.
+pub(super) fn site(view: &SiteView, now: UnixMs) -> String {
+    let heard = now.since(view.heard_unix_ms).as_secs();
+    let down = if view.down { "DOWN, " } else { "" };
+    let mut text = format!("site {}: {down}heard {heard} s ago", view.site);
+    for machine in &view.report.atms {
+        for line in atm(machine).lines() {
+            let _ = write!(text, "\n  {line}");
+        }
+    }
+    for item in &view.report.waiting {
+        let action = item.operator_action.as_deref().unwrap_or_default();
+        let _ = write!(
+            text,
+            "\n  {} at {}: {}\n    operator: {action}",
+            item.id, item.atm, item.state
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_shown_with_what_waits_there() {
+        let view: SiteView = serde_json::from_value(serde_json::json!({
+            "site": "kiosk", "down": true, "heard_unix_ms": 1_000,
+            "report": {
+                "version": "tellerd 1", "now_unix_ms": 1_000,
+                "atms": [{"id": "bar", "name": "Bar", "state": "ready", "reason": null, "cassettes": [],
+                    "open": ["01JD2M9K7Q8XWV3F"]}],
+                "waiting": [{"id": "01JD2M9K7Q8XWV3F", "atm": "bar", "state": "claim_owed", "reason": null,
+                    "operator_action": "Pay the customer"}],
+            },
+        }))
+        .unwrap();
+        let shown = site(&view, UnixMs(181_000));
+        assert!(
+            shown.starts_with("site kiosk: DOWN, heard 180 s ago\n  bar "),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("\n    open: ") && shown.contains("at bar: claim_owed"),
+            "{shown}"
+        );
+        assert!(shown.ends_with("operator: Pay the customer"), "{shown}");
+    }
 }

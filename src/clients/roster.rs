@@ -1,6 +1,7 @@
 //! Who a key is: the book of enrolled clients joined with the configuration.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::str::FromStr;
 
 use super::{Book, Limits};
@@ -29,6 +30,16 @@ pub enum Role {
     Cash,
     /// Decide about open items.
     Operator,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Viewer => "viewer",
+            Self::Cash => "cash",
+            Self::Operator => "operator",
+        })
+    }
 }
 
 impl FromStr for Role {

@@ -1,6 +1,7 @@
-//! The secret key that this daemon has on Nostr: it is who the daemon is for its clients, or for its service.
+//! The secret key that this daemon has on Nostr: it is who the daemon is for its clients, or for its service. An operator's
+//! key is kept alike.
 //!
-//! Called at start. What must stay true: the key is never printed; it is on disk before anything is signed with it,
+//! Called at start, and by the command line. What must stay true: the key is never printed; it is on disk before anything is signed with it,
 //! since a daemon with another key is another one; and a key that can not be read is not replaced by a new one.
 
 use std::env::VarError;
@@ -15,7 +16,8 @@ use super::secret_file::{self, SecretFileError};
 /// Goes before the file.
 pub const VARIABLE: &str = "TELLERD_NOSTR_KEY";
 
-const EXPECTED: &str = "one line with 64 hexadecimal digits or nsec1… expected";
+/// What stands there.
+pub const EXPECTED: &str = "one line with 64 hexadecimal digits or nsec1… expected";
 
 /// Why there is no key.
 #[derive(Debug, Error)]
@@ -42,23 +44,49 @@ pub enum KeyError {
 /// # Errors
 /// [`KeyError`], which does not repeat what it has read.
 pub fn load_or_create_key(path: &Path) -> Result<Keys, KeyError> {
+    match key_in_variable()? {
+        Some(keys) => Ok(keys),
+        None => from_file(path),
+    }
+}
+
+/// The key in the variable [`VARIABLE`], if it is set.
+///
+/// # Errors
+/// When it holds something else.
+pub fn key_in_variable() -> Result<Option<Keys>, KeyError> {
     match std::env::var(VARIABLE).map(Zeroizing::new) {
-        Ok(text) => parse(&text).ok_or(KeyError::Variable),
-        Err(VarError::NotPresent) => from_file(path),
+        Ok(text) => parse(&text).map(Some).ok_or(KeyError::Variable),
+        Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(KeyError::Variable),
     }
 }
 
-fn from_file(path: &Path) -> Result<Keys, KeyError> {
-    let failed = |source| KeyError::File {
-        path: path.to_owned(),
-        source,
-    };
-    match secret_file::read(path) {
-        Ok(text) => parse(&text).ok_or_else(|| KeyError::Unfit(path.to_owned())),
-        Err(error) if error.is_missing() => create(path).map_err(failed),
-        Err(error) => Err(failed(error)),
+/// The key in `path`; made when there is no such file.
+///
+/// # Errors
+/// [`KeyError`], as above.
+pub fn from_file(path: &Path) -> Result<Keys, KeyError> {
+    match existing(path) {
+        Err(KeyError::File { source, .. }) if source.is_missing() => {
+            create(path).map_err(|source| failed(path, source))
+        }
+        found => found,
     }
+}
+
+/// The key in `path`, which must exist.
+///
+/// # Errors
+/// [`KeyError`], as above.
+pub fn existing(path: &Path) -> Result<Keys, KeyError> {
+    let text = secret_file::read(path).map_err(|source| failed(path, source))?;
+    parse(&text).ok_or_else(|| KeyError::Unfit(path.to_owned()))
+}
+
+fn failed(path: &Path, source: SecretFileError) -> KeyError {
+    let path = path.to_owned();
+    KeyError::File { path, source }
 }
 
 /// Spaces around it are not part of it.

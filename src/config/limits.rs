@@ -14,7 +14,7 @@ pub(super) const DEFAULT: Limits = Limits {
     max_amount_sats: 2_000_000,
     max_held_sats: 10_000_000,
     max_open: 50,
-    requests_per_minute: 120,
+    requests_per_minute: 600,
     sats_per_day: 50_000_000,
 };
 

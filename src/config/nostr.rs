@@ -215,7 +215,10 @@ fn relays(section: &mut Section) -> Vec<String> {
 }
 
 /// The address of a relay, in the one spelling that all of this program uses.
-fn relay(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is expected.
+pub fn relay(text: &str) -> Result<String, String> {
     let bad = "not the address of a relay: ws:// or wss:// and a host expected, without user, password and fragment";
     let url = RelayUrl::parse(text).map_err(|_| bad.to_owned())?;
     if url.host().is_none_or(|host| host.to_string().is_empty()) || text.contains(['@', '#']) {
@@ -323,13 +326,21 @@ fn profile(value: &DeValue) -> Result<(NostrKey, Vec<String>), String> {
             "a pairing string: what is before the colon belongs here, the token behind it into pairing_file".to_owned(),
         );
     }
+    read_profile(&text)
+}
+
+/// The key of a tellerd as npub, hexadecimal or nprofile, with the relays of the latter.
+///
+/// # Errors
+/// What is expected. What was given is not repeated.
+pub fn read_profile(text: &str) -> Result<(NostrKey, Vec<String>), String> {
     if !text.starts_with("nprofile1") {
         return Ok((
-            read_key(&text, "npub1…, nprofile1… or 64 hexadecimal digits")?,
+            read_key(text, "npub1…, nprofile1… or 64 hexadecimal digits")?,
             Vec::new(),
         ));
     }
-    let profile = Nip19Profile::from_bech32(&text).map_err(|error| format!("not an nprofile: {error}"))?;
+    let profile = Nip19Profile::from_bech32(text).map_err(|error| format!("not an nprofile: {error}"))?;
     let relays = profile.relays.iter().filter_map(|url| relay(url.as_str()).ok());
     Ok((on_the_curve(profile.public_key)?, relays.collect()))
 }

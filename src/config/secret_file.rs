@@ -27,7 +27,8 @@ pub enum SecretFileError {
 
 impl SecretFileError {
     /// There is no such file.
-    pub(super) fn is_missing(&self) -> bool {
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }

@@ -15,7 +15,9 @@ use actix_web::web::{Bytes, Query};
 use actix_web::{FromRequest, HttpRequest};
 use serde::de::DeserializeOwned;
 
-use crate::api::{CancelCashOut, InviteClient, LoadCassettes, Ordered, ResolveCashOut, StartCashOut};
+use crate::api::{
+    CancelCashOut, InviteClient, LoadCassettes, Ordered, ResolveCashOut, StartCashOut, cassettes_problem,
+};
 use crate::ids::{AtmId, CashOutId};
 
 use super::MOST_BYTES;
@@ -161,23 +163,10 @@ impl Checked for ResolveCashOut {
 impl Checked for LoadCassettes {
     fn check(&self) -> Result<(), ApiError> {
         name(&self.by)?;
-        if self.cassettes.is_empty() {
-            return Err(ApiError::invalid("cassettes: at least one expected"));
+        match cassettes_problem(&self.cassettes) {
+            Some((field, problem)) => Err(ApiError::invalid(format!("{field}: {problem}"))),
+            None => Ok(()),
         }
-        let mut seen = BTreeSet::new();
-        for (i, cassette) in self.cassettes.iter().enumerate() {
-            let invalid = |what: &str| Err(ApiError::invalid(format!("cassettes[{i}].{what}")));
-            if cassette.position == 0 {
-                return invalid("position: positions count from 1");
-            }
-            if !seen.insert(cassette.position) {
-                return invalid("position: it is given twice");
-            }
-            if cassette.denomination_minor.0 == 0 {
-                return invalid("denomination_minor: a note is worth more than nothing");
-            }
-        }
-        Ok(())
     }
 }
 

@@ -20,17 +20,22 @@ use tellerd::hardware::emulate::serve_on_pty;
 use tellerd::hardware::puloon::driver::Variant;
 use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Setup, What};
 use tellerd::ids::{AtmId, CashOutId};
-use tellerd::journal::{SegmentFile, WrapFile};
+use tellerd::journal::{Reader, SegmentFile, WrapFile};
 use tellerd::metrics::{AtmState, Metrics};
 use tellerd::money::Minor;
+use tellerd::record::{Body, Record};
 use tellerd::sim::lnd::node::record::{InvoiceState, Payment};
 use tellerd::sim::lnd::{PayOptions, SimHandle, SimLnd, SimLndOptions};
+use tellerd::sim::relay::{RelayHandle, RelayOptions};
 use tellerd::{actors::fleet::Fleet, store};
 
 /// No test waits longer than this for anything.
-const LIMIT: Duration = Duration::from_secs(40);
+pub const LIMIT: Duration = Duration::from_secs(40);
 /// Between two looks at something that tells no changes.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// In the rig's folder.
+const KEY_FILE: &str = "nostr.key";
 
 /// What a test begins with.
 pub struct Plan {
@@ -43,6 +48,8 @@ pub struct Plan {
     pub limits: &'static str,
     /// Further sections.
     pub more: &'static str,
+    /// The fleet is on Nostr, at a relay of the rig's own, with these further sections.
+    pub on_nostr: Option<String>,
     /// The node is reachable from the start.
     pub lnd_up: bool,
 }
@@ -55,6 +62,7 @@ impl Default for Plan {
             supervision: "",
             limits: "min_amount = '20.00'\nmax_amount = '500.00'",
             more: "",
+            on_nostr: None,
             lnd_up: true,
         }
     }
@@ -130,9 +138,11 @@ pub struct Rig {
     pub lnd: SimHandle,
     pub disk: Arc<Disk>,
     pub dispensers: BTreeMap<&'static str, EmulatorHandle>,
+    /// Of a fleet that is on Nostr.
+    pub relay: Option<RelayHandle>,
     /// Serves the node, if it is not served yet.
     lnd_later: Mutex<Option<Box<dyn FnOnce()>>>,
-    _dir: Arc<tempfile::TempDir>,
+    dir: Arc<tempfile::TempDir>,
 }
 
 /// Runs a test on a fleet, then the audit.
@@ -175,7 +185,11 @@ impl Rig {
             until("the pty", async || link.exists()).await;
         }
         let disk = Arc::new(Disk::default());
-        let config = config(dir.path(), address, &plan);
+        let relay = match plan.on_nostr {
+            None => None,
+            Some(_) => Some(RelayHandle::start(RelayOptions::default()).await.expect("relay")),
+        };
+        let config = config(dir.path(), address, relay.as_ref(), &plan);
         let opened = loop {
             match store::open(&config.data_dir) {
                 Ok(opened) => break opened,
@@ -191,9 +205,25 @@ impl Rig {
             lnd,
             disk,
             dispensers,
+            relay,
             lnd_later: Mutex::new(lnd_later),
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// The fleet's key on Nostr.
+    pub fn service(&self) -> nostr::PublicKey {
+        let secret = std::fs::read_to_string(self.dir.path().join(KEY_FILE)).expect("a key");
+        nostr::Keys::parse(secret.trim()).expect("a key").public_key()
+    }
+
+    /// What stands in the journal by now.
+    pub fn journal(&self) -> Vec<Body> {
+        let reader = Reader::open(&self.dir.path().join("data")).expect("journal");
+        let entries = reader.map(|entry| entry.expect("intact"));
+        entries
+            .map(|entry| Record::decode(entry.version, &entry.payload).expect("record").body)
+            .collect()
     }
 
     /// Serves the node, after a start without.
@@ -370,7 +400,7 @@ pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     assert!(waited.await.is_ok(), "waited in vain for {what}");
 }
 
-fn config(dir: &Path, lnd: SocketAddr, plan: &Plan) -> Config {
+fn config(dir: &Path, lnd: SocketAddr, relay: Option<&RelayHandle>, plan: &Plan) -> Config {
     let mut text = format!(
         "data_dir = 'data'\n[lnd]\naddress = '{lnd}'\ntls_cert = 'lnd/tls.cert'\nmacaroon = 'lnd/admin.macaroon'\n\
          deadline = '2s'\n[policy]\n{}\n[supervision]\n{}\n[rate]\ncurrency = 'EUR'\nper_btc = '95000.00'\n",
@@ -384,6 +414,9 @@ fn config(dir: &Path, lnd: SocketAddr, plan: &Plan) -> Config {
              [[atm.cassette]]\nposition = 2\ndenomination = '50.00'\nnotes = 100\n",
             plan.limits
         );
+    }
+    if let (Some(relay), Some(more)) = (relay, &plan.on_nostr) {
+        text += &format!("[nostr]\nkey_file = '{KEY_FILE}'\nrelays = ['{}']\n{more}", relay.url());
     }
     text += plan.more;
     Config::parse(&text, &dir.join("fleet.toml")).expect("a configuration")

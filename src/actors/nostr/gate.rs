@@ -26,8 +26,8 @@ use crate::nostr::outbox::Outbox;
 use crate::nostr::skew::SkewEstimator;
 use crate::nostr::wire::endpoint::Opened;
 use crate::nostr::wire::{
-    Code, DropReason, Endpoint, EndpointFootprint, Failure, Incoming, Outcome, Party, Reply, Request, Sight, Signed,
-    Version,
+    Code, DropReason, Endpoint, EndpointFootprint, Failure, Incoming, Outcome, Party, Reply, Request, SealError, Sight,
+    Signed, Version,
 };
 use crate::store::Seen;
 use crate::time::{SharedClock, UnixMs};
@@ -290,6 +290,9 @@ impl Gate {
         let Some(_busy) = self.busy(sender).filter(|_| in_time) else {
             return self.too_much(opened, now).await;
         };
+        if opened.is_piece() {
+            self.parts.metrics.nostr_shards("in", 1);
+        }
         let sight = self.remember(&opened, now).await;
         let incoming = locked(&self.endpoint).admit(opened, sight, now)?;
         let (request_id, request) = match incoming {
@@ -303,7 +306,12 @@ impl Gate {
             Incoming::Reply { .. } => return Ok(()),
         };
         let asked = read(request);
-        let question = Question { key, version, asked };
+        let question = Question {
+            key,
+            version,
+            request_id: request_id.clone(),
+            asked,
+        };
         let outcome = (self.parts.ask)(question).await.ok_or(DropReason::Unanswered)?;
         let until = UnixMs(created.saturating_mul(1000)).plus(FRESH);
         self.send(sender, version, Reply { request_id, outcome }, until).await;
@@ -366,7 +374,16 @@ impl Gate {
 
     /// Encrypts, signs and publishes.
     async fn send(&self, to: PublicKey, version: Version, reply: Reply, until: UnixMs) {
-        let sealed = locked(&self.endpoint).seal(to, version, &reply.encode(), self.parts.clock.now());
+        let request_id = reply.request_id.clone();
+        let seal = |reply: Reply| locked(&self.endpoint).seal(to, version, &reply.encode(), self.parts.clock.now());
+        let sealed = match seal(reply) {
+            Err(SealError::TooLong(_)) => {
+                let failure = Failure::new(Code::Refused, "the answer is too long to be sent: ask for less at once");
+                let outcome = Outcome::Error(failure);
+                seal(Reply { request_id, outcome })
+            }
+            sealed => sealed,
+        };
         match sealed {
             Err(error) => tracing::error!(%error, "a reply can not be sent"),
             Ok(events) => {

@@ -1,7 +1,7 @@
 //! The Nostr actor: answers what is asked over Nostr, and tells clients of changes of their invoices.
 //!
 //! Asked by the gate ([`Question`]), which has proven who asks, and told by the invoices' actors ([`InvoiceSeen`]).
-//! `service` has the methods of hold invoices, `operate` those of operators, `enroll` invitations, `sites` reports;
+//! `service` has the methods of hold invoices, `operate` those of operators, `once` what they ordered last, `enroll` invitations, `sites` reports;
 //! `gate` proves who asks, `line` is the thread with the relays, `report` a site's own side. Who may do what is in [`crate::clients`]. What must stay true: the actor is a
 //! cache; it may die at any point, and a question without an answer is asked again by its client.
 
@@ -9,6 +9,7 @@ mod enroll;
 pub mod gate;
 pub mod line;
 mod notices;
+pub mod once;
 mod operate;
 pub mod report;
 mod service;
@@ -41,6 +42,8 @@ pub struct Question {
     pub key: NostrKey,
     /// In which encryption; pushes use it too.
     pub version: Version,
+    /// The same in a request that is asked again.
+    pub request_id: Option<String>,
     /// What.
     pub asked: Result<Asked, Refusal>,
 }
@@ -51,6 +54,9 @@ struct Caller {
     key: NostrKey,
     version: Version,
     who: Who,
+    request_id: Option<String>,
+    /// In a batch.
+    place: usize,
 }
 
 impl Caller {
@@ -67,10 +73,10 @@ impl Caller {
 
     /// Its name as an operator who may do what `least` may.
     fn operator(&self, least: Role) -> Result<&ClientName, Failure> {
-        let not = |why: &str| Failure::new(Code::NotAllowed, why);
+        let not = |why: String| Failure::new(Code::NotAllowed, why);
         match &self.who.operator {
-            None => Err(not("this key is not an operator here")),
-            Some((_, role)) if *role < least => Err(not("this key may look, but not order that")),
+            None => Err(not("this key is not an operator here".to_owned())),
+            Some((_, role)) if *role < least => Err(not(format!("this key has the role {role}; that needs {least}"))),
             Some((name, _)) => Ok(name),
         }
     }
@@ -127,8 +133,10 @@ impl Handler<Question> for Nostr {
             key: question.key,
             version: question.version,
             who,
+            request_id: question.request_id,
+            place: 0,
         };
-        Box::pin(async move { desk.answer(&caller, question.asked).await })
+        Box::pin(async move { desk.answer(caller, question.asked).await })
     }
 }
 
@@ -150,15 +158,16 @@ impl Handler<InvoiceSeen> for Nostr {
 }
 
 impl Desk {
-    async fn answer(&self, caller: &Caller, asked: Result<Asked, Refusal>) -> Outcome {
+    async fn answer(&self, mut caller: Caller, asked: Result<Asked, Refusal>) -> Outcome {
         match asked {
             Err(refusal) => self.refused(refusal),
-            Ok(Asked::One(call)) => self.call(caller, call).await,
+            Ok(Asked::One(call)) => self.call(&caller, call).await,
             Ok(Asked::Batch(calls)) => {
                 let mut outcomes = Vec::with_capacity(calls.len());
-                for call in calls {
+                for (place, call) in calls.into_iter().enumerate() {
+                    caller.place = place;
                     outcomes.push(match call {
-                        Ok(call) => self.call(caller, call).await,
+                        Ok(call) => self.call(&caller, call).await,
                         Err(refusal) => self.refused(refusal),
                     });
                 }

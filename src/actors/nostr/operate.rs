@@ -1,10 +1,11 @@
 //! What operators ask and order over Nostr.
 //!
 //! What must stay true: an order is journaled with the key that signed it before anything is done for it, and that key
-//! is named in the records of what it did.
+//! is named in the records of what it did; an order that is asked for again acts once.
 
 use serde_json::{Value, json};
 
+use super::once::OrderId;
 use super::{Caller, Desk};
 use crate::actors::drive::write;
 use crate::actors::fleet::{AtmOrder, FleetError};
@@ -13,6 +14,7 @@ use crate::api::Decision;
 use crate::cashout::Resolution;
 use crate::cashout::ledger::Cassette;
 use crate::clients::Role;
+use crate::ids::{ClientName, NostrKey};
 use crate::nostr::method::{Call, OperatorCall};
 use crate::nostr::wire::{Code, Failure};
 use crate::record::Body;
@@ -28,31 +30,29 @@ impl From<FleetError> for Failure {
     }
 }
 
-/// What a caller must be for a call.
-fn least(call: &OperatorCall) -> Role {
-    match call {
-        OperatorCall::ListAtms
-        | OperatorCall::GetAtm(_)
-        | OperatorCall::ListCashOuts { .. }
-        | OperatorCall::GetCashOut(_) => Role::Viewer,
-        OperatorCall::DrainAtm(_) | OperatorCall::ResumeAtm(_) | OperatorCall::LoadAtm { .. } => Role::Cash,
-        OperatorCall::ResolveCashOut { .. } => Role::Operator,
-    }
-}
-
 impl Desk {
     pub(super) async fn operate(&self, caller: &Caller, call: OperatorCall) -> Result<Value, Failure> {
-        let least = least(&call);
-        let name = caller.operator(least)?.clone();
-        if least > Role::Viewer {
-            let order = Call::Operator(call.clone()).request();
-            let order = json!({"method": order.rpc_name, "input": order.input}).to_string();
-            let (key, by) = (caller.key, name.clone());
-            let written = write(self.shared.journal.clone(), Body::Order { key, by, order }).await;
-            written.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
+        let name = caller.operator(call.least())?;
+        if call.least() == Role::Viewer {
+            return self.obey(String::new(), call).await;
         }
-        let by = format!("{name} (nostr {})", caller.key);
-        self.obey(by, call).await
+        let work = self.order(caller.key, name.clone(), call.clone());
+        let Some(request_id) = caller.request_id.clone() else {
+            return work.await;
+        };
+        let (key, place) = (caller.key, caller.place);
+        let id = OrderId { key, request_id, place };
+        self.shared.orders.once(id, &call, self.shared.clock.now(), work).await
+    }
+
+    /// Writes the order down, then does it.
+    async fn order(&self, key: NostrKey, by: ClientName, call: OperatorCall) -> Result<Value, Failure> {
+        let request = Call::Operator(call.clone()).request();
+        let order = json!({"method": request.rpc_name, "input": request.input}).to_string();
+        let signed = format!("{by} (nostr {key})");
+        let written = write(self.shared.journal.clone(), Body::Order { key, by, order }).await;
+        written.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
+        self.obey(signed, call).await
     }
 
     async fn obey(&self, by: String, call: OperatorCall) -> Result<Value, Failure> {

@@ -181,6 +181,7 @@ impl Service {
         let (count, sats) = creating.others();
         let mut usage = self.usage(caller.key).await?;
         usage.open = usage.open.saturating_add(count);
+        usage.held_sats = usage.held_sats.saturating_add(sats);
         usage.day_sats = usage.day_sats.saturating_add(sats);
         quota::check(&limits, &usage, wanted.amount_sats)
             .map_err(|over| Failure::new(Code::OverLimit, over.to_string()))?;
@@ -208,7 +209,8 @@ impl Service {
         let usage = usage.map_err(|error| unavailable(error.to_string()))?;
         Ok(quota::Usage {
             open: usage.open,
-            held_sats: usage.held_sats,
+            // Every open invoice may be paid at once.
+            held_sats: usage.held_sats.max(usage.pending_sats),
             day_sats: usage.day_sats(now),
         })
     }
@@ -289,9 +291,11 @@ impl Service {
             true => None,
             false => wait.until(ENDING, Invoice::is_final).await,
         };
+        let invoice = ended.unwrap_or(reply.invoice);
         Ok(InvoiceStanding {
             payment_hash: hash,
-            state: standing::state(&ended.unwrap_or(reply.invoice)),
+            state: standing::state(&invoice),
+            done: invoice.is_final(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! An invoice as the hold-invoice service tells of it. Pure.
 //!
-//! What must stay true: only what is durable here is told; a hold that will be canceled is told as CANCELED, because
-//! nothing can change that any more, but one that will be settled is ACCEPTED until LND has settled it.
+//! What must stay true: only what is durable here is told; a hold that will be canceled is told as CANCELED, so that
+//! nobody relies on it, but `done` only when LND has done it; one that will be settled is ACCEPTED until LND has settled it.
 
 use crate::ids::NostrKey;
 use crate::invoice::{Invoice, InvoicePhase, Owner};
@@ -43,6 +43,7 @@ pub(super) fn hold_invoice(invoice: &Invoice, height: Option<u32>) -> HoldInvoic
     HoldInvoice {
         payment_hash: invoice.spec.hash,
         state: state(invoice),
+        done: invoice.is_final(),
         invoice: invoice.payment_request.clone(),
         amount_sats: invoice.spec.amount.sat_floor(),
         amount_paid_sats: paid,
@@ -81,4 +82,95 @@ pub(super) fn refusal(invoice: &Invoice, why: &str) -> Failure {
         InvoicePhase::Canceling(_) | InvoicePhase::Canceled(_) => Code::AlreadyCanceled,
     };
     Failure::new(code, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Preimage;
+    use crate::invoice::{CancelReason, Hold, InvoiceSpec};
+    use crate::money::Msat;
+
+    fn in_phase(phase: InvoicePhase) -> Invoice {
+        let owner = Owner::Remote {
+            client: NostrKey([3; 32]),
+            commit_ms: 9_000,
+            force_blocks_left: 6,
+        };
+        let spec = InvoiceSpec {
+            hash: Preimage::from_bytes([1; 32]).hash(),
+            owner,
+            amount: Msat(60_000),
+            memo: String::new(),
+            pay_by: UnixMs(1_000),
+            hold_ms: 5_000,
+            cltv_expiry: 80,
+            hold_expiry_delta: 18,
+            min_blocks_left: 12,
+            private_route_hints: false,
+        };
+        Invoice {
+            phase,
+            ..Invoice::requested(spec)
+        }
+    }
+
+    #[test]
+    fn nobody_relies_on_a_hold_that_will_be_canceled_and_nobody_is_refunded_before_lnd_did_it() {
+        let hold = Hold {
+            paid: Msat(61_000),
+            lowest_expiry_height: 180,
+            since: UnixMs(2_000),
+        };
+        let (preimage, reason) = (Preimage::from_bytes([1; 32]), CancelReason::HoldDeadline);
+        let hold_of = Some(hold);
+        let since = UnixMs(3_000);
+        for (phase, said, until) in [
+            (InvoicePhase::Open, (HoldState::Open, false), None),
+            (InvoicePhase::Accepted(hold), (HoldState::Accepted, false), Some(7)),
+            (
+                InvoicePhase::Committed { hold, since },
+                (HoldState::Accepted, false),
+                Some(12),
+            ),
+            (
+                InvoicePhase::Settling {
+                    preimage,
+                    hold: hold_of,
+                },
+                (HoldState::Accepted, false),
+                None,
+            ),
+            (
+                InvoicePhase::Settled { paid: Msat(61_000) },
+                (HoldState::Settled, true),
+                None,
+            ),
+            (
+                InvoicePhase::Canceling(reason.clone()),
+                (HoldState::Canceled, false),
+                None,
+            ),
+            (InvoicePhase::Canceled(reason), (HoldState::Canceled, true), None),
+        ] {
+            let told = hold_invoice(&in_phase(phase), Some(100));
+            assert_eq!(((told.state, told.done), told.hold_deadline_unix), (said, until));
+        }
+    }
+
+    #[test]
+    fn a_commit_tells_its_deadline_and_the_height_it_was_checked_at() {
+        let hold = Hold {
+            paid: Msat(61_000),
+            lowest_expiry_height: 180,
+            since: UnixMs(2_000),
+        };
+        let since = UnixMs(3_000);
+        let told = committed(&in_phase(InvoicePhase::Committed { hold, since }), 62).unwrap();
+        assert_eq!(
+            (told.block_height, told.commit_deadline_unix, told.amount_paid_sats),
+            (100, 12, 61)
+        );
+        assert_eq!(committed(&in_phase(InvoicePhase::Accepted(hold)), 62), None);
+    }
 }

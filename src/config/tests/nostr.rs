@@ -47,7 +47,7 @@ fn the_defaults_of_a_service_are_those_of_the_design() {
         max_amount_sats: 2_000_000,
         max_held_sats: 10_000_000,
         max_open: 50,
-        requests_per_minute: 120,
+        requests_per_minute: 600,
         sats_per_day: 50_000_000,
     };
     assert_eq!(service.limits, limits);
@@ -230,7 +230,7 @@ fn mistakes_in_the_service() {
             "max_open: 0 is out of range: 1 to 100000",
         ),
         (
-            "requests_per_minute = 120",
+            "requests_per_minute = 600",
             "requests_per_minute = 0",
             "requests_per_minute: 0 is out of range",
         ),
@@ -258,8 +258,8 @@ fn mistakes_in_the_service() {
     let hold = served(&[("hold_deadline = \"10m\"", "hold_deadline = \"2h\"")]);
     assert_told(
         &hold,
-        "commit_deadline = \"60m\"",
-        "service.commit_deadline: 3600 s is not above",
+        "commit_deadline = \"65m\"",
+        "service.commit_deadline: 3900 s is not above",
     );
 }
 

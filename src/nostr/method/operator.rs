@@ -4,7 +4,8 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{Decision, LoadedCassette};
+use crate::api::{Decision, LoadedCassette, cassettes_problem};
+use crate::clients::Role;
 use crate::ids::{AtmId, CashOutId};
 use crate::nostr::field::{self, BadField, Object};
 
@@ -91,9 +92,12 @@ impl OperatorCall {
             }
             Method::LoadAtm => {
                 only(&["atm", "cassettes"])?;
-                Self::LoadAtm {
-                    atm: field::parsed(object, "atm")?,
-                    cassettes: field::typed(object, "cassettes", "a list of position, denomination_minor and notes")?,
+                let atm = field::parsed(object, "atm")?;
+                let expected = "a list of position, denomination_minor and notes";
+                let cassettes: Vec<LoadedCassette> = field::typed(object, "cassettes", expected)?;
+                match cassettes_problem(&cassettes) {
+                    Some((field, problem)) => return Err(BadField::new(&field, format!("is not valid: {problem}"))),
+                    None => Self::LoadAtm { atm, cassettes },
                 }
             }
             Method::ResolveCashOut => {
@@ -112,6 +116,16 @@ impl OperatorCall {
                 Self::ListAtms
             }
         })
+    }
+
+    /// What a caller must be for it.
+    #[must_use]
+    pub fn least(&self) -> Role {
+        match self {
+            Self::ListAtms | Self::GetAtm(_) | Self::ListCashOuts { .. } | Self::GetCashOut(_) => Role::Viewer,
+            Self::DrainAtm(_) | Self::ResumeAtm(_) | Self::LoadAtm { .. } => Role::Cash,
+            Self::ResolveCashOut { .. } => Role::Operator,
+        }
     }
 
     pub(super) fn method(&self) -> Method {

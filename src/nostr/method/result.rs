@@ -45,6 +45,14 @@ impl HoldState {
     }
 }
 
+/// A service that does not tell has done what it says.
+fn done(object: &Object) -> Result<bool, BadField> {
+    let said =
+        field::value(object, "done").map(|done| done.as_bool().ok_or(BadField::new("done", "must be true or false")));
+    let ended = matches!(HoldState::read(object)?, HoldState::Settled | HoldState::Canceled);
+    Ok(said.transpose()?.unwrap_or(ended))
+}
+
 fn hash_of(object: &Object) -> Result<PaymentHash, BadField> {
     field::hex32(object, "payment_hash").map(PaymentHash)
 }
@@ -133,6 +141,8 @@ pub struct InvoiceStanding {
     pub payment_hash: PaymentHash,
     /// Where it stands by now. A settlement that is ordered but not done is still ACCEPTED.
     pub state: HoldState,
+    /// The node has done it: nothing will change any more.
+    pub done: bool,
 }
 
 impl InvoiceStanding {
@@ -141,6 +151,7 @@ impl InvoiceStanding {
         Ok(Self {
             payment_hash: hash_of(object)?,
             state: HoldState::read(object)?,
+            done: done(object)?,
         })
     }
 }
@@ -150,8 +161,10 @@ impl InvoiceStanding {
 pub struct HoldInvoice {
     /// Identifies it.
     pub payment_hash: PaymentHash,
-    /// Where it stands.
+    /// Where it stands. A hold that is about to be canceled is CANCELED already: nobody is to rely on it.
     pub state: HoldState,
+    /// The node has done it: nothing will change any more.
+    pub done: bool,
     /// BOLT11, once LND has it: whoever lost the answer to createHoldInvoice finds it here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoice: Option<String>,
@@ -184,6 +197,7 @@ impl HoldInvoice {
         Ok(Self {
             payment_hash: hash_of(object)?,
             state: HoldState::read(object)?,
+            done: done(object)?,
             invoice: field::optional_text(object, "invoice", INVOICE_BYTES)?.map(str::to_owned),
             amount_sats: field::whole(object, "amount_sats", 1..=AMOUNT_SATS_MAX)?,
             amount_paid_sats: paid(object)?,

@@ -229,7 +229,11 @@ fn results_read_back_and_may_grow() {
         block_height: 800_065,
     };
     assert_eq!(CommittedInvoice::read(&fields_of(&committed)), Ok(committed));
-    let standing = InvoiceStanding { payment_hash, state };
+    let standing = InvoiceStanding {
+        payment_hash,
+        state,
+        done: false,
+    };
     assert_eq!(Value::from(fields_of(&standing))["state"], "CANCELED");
     assert_eq!(InvoiceStanding::read(&fields_of(&standing)), Ok(standing));
     fields.insert("state".into(), "PAID".into());
@@ -261,6 +265,7 @@ proptest! {
         let invoice = HoldInvoice {
             payment_hash: PaymentHash([1; 32]),
             state: states[state],
+            done: known[1],
             invoice: known[0].then(|| "lnbc1".to_owned()),
             amount_sats: u64::from(numbers[5]) + 1,
             amount_paid_sats: u64::from(numbers[5]),

@@ -169,7 +169,11 @@ pub(super) fn snapshot(invoice: HoldInvoice) -> Result<InvoiceSnapshot, LnError>
     }
     Ok(InvoiceSnapshot {
         hash: invoice.payment_hash,
-        state: state(invoice.state),
+        state: match invoice.state {
+            // The service will cancel it; until its node has, the customer does not have the money back.
+            HoldState::Canceled if !invoice.done => InvoiceState::Open,
+            known => state(known),
+        },
         amount,
         paid: msat(call, invoice.amount_paid_sats)?,
         payment_request,

@@ -123,22 +123,22 @@ impl NostrNode {
     }
 
     /// Follows an order that the service has taken, until it is done.
-    async fn end(&self, order: &Call, hash: &PaymentHash, first: HoldState) -> Result<End, LnError> {
+    async fn end(&self, order: &Call, hash: &PaymentHash, first: Standing) -> Result<End, LnError> {
         let until = Instant::now() + self.0.timings.finish;
-        let mut state = first;
+        let mut standing = first;
         loop {
-            match state {
-                HoldState::Settled => return Ok(End::Settled),
-                HoldState::Canceled => return Ok(End::Canceled),
-                HoldState::Open | HoldState::Accepted => {}
+            match standing {
+                (HoldState::Settled, true) => return Ok(End::Settled),
+                (HoldState::Canceled, true) => return Ok(End::Canceled),
+                _ => {}
             }
             if Instant::now() >= until {
                 let words = "the service has the order, but its node has not done it yet";
                 return Err(answer::say(order, LnErrorKind::NotReady, words));
             }
             sleep(self.0.timings.look).await;
-            state = match self.hold_invoice(hash).await? {
-                Some(invoice) => invoice.state,
+            standing = match self.hold_invoice(hash).await? {
+                Some(invoice) => (invoice.state, invoice.done),
                 None => {
                     return Err(answer::say(
                         order,
@@ -151,11 +151,11 @@ impl NostrNode {
     }
 
     /// Where the invoice stands after an order. A code that says that it ends so "or will" stands for the taken order.
-    async fn order(&self, call: &Call, hash: &PaymentHash, same: Code) -> Result<HoldState, LnError> {
+    async fn order(&self, call: &Call, hash: &PaymentHash, same: Code) -> Result<Standing, LnError> {
         match self.0.caller.ask(call, InvoiceStanding::read).await {
-            Ok(standing) if standing.payment_hash == *hash => Ok(standing.state),
+            Ok(standing) if standing.payment_hash == *hash => Ok((standing.state, standing.done)),
             Ok(standing) => Err(answer::about_another(call, &standing.payment_hash)),
-            Err(CallError::Failed(failure)) if failure.code == same => Ok(HoldState::Accepted),
+            Err(CallError::Failed(failure)) if failure.code == same => Ok((HoldState::Accepted, false)),
             Err(error) => Err(self.refused(call, error).await),
         }
     }
@@ -170,6 +170,9 @@ impl NostrNode {
         }
     }
 }
+
+/// What the service says of an invoice, and whether its node has done it.
+type Standing = (HoldState, bool);
 
 /// How an order ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,8 +226,8 @@ impl Lightning for NostrNode {
     /// is at it; if that takes long the error makes the order run again, which changes nothing there.
     async fn settle(&self, preimage: &Preimage) -> Result<(), LnError> {
         let (call, hash) = (Call::SettleHoldInvoice(preimage.clone()), preimage.hash());
-        let state = self.order(&call, &hash, Code::AlreadySettled).await?;
-        match self.end(&call, &hash, state).await? {
+        let standing = self.order(&call, &hash, Code::AlreadySettled).await?;
+        match self.end(&call, &hash, standing).await? {
             End::Settled => Ok(()),
             End::Canceled => Err(answer::say(
                 &call,
@@ -234,11 +237,11 @@ impl Lightning for NostrNode {
         }
     }
 
-    /// `Ok` when the service says CANCELED.
+    /// `Ok` when the service says CANCELED and that its node has done it: only then the customer has the money back.
     async fn cancel(&self, hash: &PaymentHash) -> Result<(), LnError> {
         let call = Call::CancelHoldInvoice(*hash);
-        let state = self.order(&call, hash, Code::AlreadyCanceled).await?;
-        match self.end(&call, hash, state).await? {
+        let standing = self.order(&call, hash, Code::AlreadyCanceled).await?;
+        match self.end(&call, hash, standing).await? {
             End::Canceled => Ok(()),
             End::Settled => Err(answer::say(
                 &call,

@@ -171,7 +171,11 @@ impl Ledger {
             self.work();
         }
         let state = self.entry(payment_hash)?.state;
-        Ok(InvoiceStanding { payment_hash, state })
+        Ok(InvoiceStanding {
+            payment_hash,
+            state,
+            done: is_end(state),
+        })
     }
 
     pub fn get(&mut self, payment_hash: PaymentHash) -> Result<HoldInvoice, Failure> {
@@ -181,6 +185,7 @@ impl Ledger {
         Ok(HoldInvoice {
             payment_hash,
             state: entry.state,
+            done: is_end(entry.state),
             amount_sats: entry.amount_sats,
             amount_paid_sats: if nothing_came { 0 } else { entry.amount_sats },
             accepted_at_unix: None,
@@ -191,6 +196,10 @@ impl Ledger {
             invoice: Some(self.text.clone().unwrap_or(entry.text)),
         })
     }
+}
+
+fn is_end(state: HoldState) -> bool {
+    matches!(state, HoldState::Settled | HoldState::Canceled)
 }
 
 /// A service that fits [`super::node::TERMS`].

@@ -158,6 +158,12 @@ impl Opened {
         &self.origin
     }
 
+    /// It is a piece of a long message.
+    #[must_use]
+    pub fn is_piece(&self) -> bool {
+        matches!(self.content, Content::Piece(_))
+    }
+
     /// What its answer has to repeat; not known of a piece.
     #[must_use]
     pub fn request_id(&self) -> Option<String> {
