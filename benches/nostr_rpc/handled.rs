@@ -4,6 +4,7 @@
 //! the relays' pool does, and handed to the gate; what it sends is collected. The limit is what nobody can go below:
 //! verify, decrypt, encrypt and sign one event with the conversation's keys at hand, and nothing else.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::clients;
 use crate::daemon::{Daemon, Plan, SECRET, service};
-use crate::meter::Meter;
+use crate::meter::{self, Meter};
 
 const CLIENTS: u16 = 50;
 /// Requests that are being answered at once; below what the gate allows one client and all.
@@ -45,22 +46,27 @@ struct Row {
     per_second: f64,
     per_cpu_second: f64,
     limit: f64,
+    /// CPU microseconds of one request, by thread.
+    threads: String,
 }
 
 pub fn run(count: usize) {
     println!("\ncreateHoldInvoice, event in to reply out; {CLIENTS} clients, {AT_ONCE} at once, {count} requests");
-    println!("| NIP-44 | journal | per second | per CPU second | limit per CPU second | ratio |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| NIP-44 | journal | per second | per CPU second | limit per CPU second | ratio | CPU µs of one, by thread |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for version in [Version::V1, Version::V2] {
         for journal_in_memory in [true, false] {
             let Row {
                 per_second,
                 per_cpu_second,
                 limit,
+                threads,
             } = measured(version, journal_in_memory, count);
             let journal = if journal_in_memory { "in memory" } else { "fdatasync" };
             println!(
-                "| {version:?} | {journal} | {per_second:.0} | {per_cpu_second:.0} | {limit:.0} | {:.2} |",
+                "| {version:?} | {journal} | {per_second:.0} | {per_cpu_second:.0} | {limit:.0} | {:.2} | {threads} |",
                 per_cpu_second / limit
             );
         }
@@ -94,9 +100,10 @@ fn measured(version: Version, journal_in_memory: bool, count: usize) -> Row {
     );
     let requests = clients::requests(&keys, service(), version, WARM_UP as u64, count);
     let before = limit(&keys, &requests, &collector, version);
-    let meter = Meter::start();
+    let (meter, threads) = (Meter::start(), meter::threads());
     answer(&daemon, &collector, requests.clone());
     let (wall, cpu) = meter.read();
+    let threads = by_thread(&threads, count);
     let after = limit(&keys, &requests, &collector, version);
     check(&daemon, &keys, &collector, WARM_UP + count);
     let count = count as f64;
@@ -104,7 +111,24 @@ fn measured(version: Version, journal_in_memory: bool, count: usize) -> Row {
         per_second: count / wall,
         per_cpu_second: count / cpu,
         limit: (before + after) / 2.0,
+        threads,
     }
+}
+
+/// The threads that had the most since `before`.
+fn by_thread(before: &BTreeMap<String, f64>, requests: usize) -> String {
+    let spent = |(name, seconds): (String, f64)| {
+        let since = seconds - before.get(&name).unwrap_or(&0.0);
+        (since * 1e6 / requests as f64, name)
+    };
+    let mut spent: Vec<(f64, String)> = meter::threads().into_iter().map(spent).collect();
+    spent.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let words: Vec<String> = spent
+        .iter()
+        .take(6)
+        .map(|(us, name)| format!("{name} {us:.0}"))
+        .collect();
+    words.join(", ")
 }
 
 /// Hands the events to the gate, on a thread like the relays' one, until all are answered.

@@ -1,5 +1,6 @@
 //! Clocks, percentiles, and the machine's name.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -32,6 +33,23 @@ fn cpu() -> Duration {
         u64::try_from(spent.tv_sec).unwrap(),
         u32::try_from(spent.tv_nsec).unwrap(),
     )
+}
+
+/// CPU time of each kind of thread so far, in seconds: the relays' thread is `nostr`, the main one the gate's here.
+pub fn threads() -> BTreeMap<String, f64> {
+    let mut spent = BTreeMap::new();
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    for task in tasks {
+        let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let name = read("comm");
+        let name = name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+        let nanoseconds = read("schedstat")
+            .split(' ')
+            .next()
+            .and_then(|first| first.parse::<f64>().ok());
+        *spent.entry(name.to_owned()).or_default() += nanoseconds.unwrap_or(0.0) / 1e9;
+    }
+    spent
 }
 
 /// Median and 99th percentile in milliseconds.

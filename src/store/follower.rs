@@ -65,6 +65,11 @@ impl Follower {
         Box::new(move |records| drop(jobs.send(Job::Fold(records))))
     }
 
+    /// Asks a question of the state as it is now. It is dropped when the thread has ended.
+    pub fn tell(&self, question: impl FnOnce(&Folded, &View) + Send + 'static) {
+        // Whoever waits for an answer hears of the end by it.
+        drop(self.jobs.send(Job::Answer(Box::new(question))));
+    }
     /// Asks a question of the state as it is now.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::cashout::CashOut;
 use crate::clients::Client;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
-use crate::invoice::{Invoice, Owner};
+use crate::invoice::{Invoice, InvoicePhase, Owner};
 use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
 pub use follower::{Follower, FollowerGone};
@@ -298,6 +298,10 @@ impl Store {
             Change::Invoice(invoice) => {
                 let hash = invoice.spec.hash;
                 put(batch, &format!("i/{hash}"), invoice)?;
+                if matches!(invoice.phase, InvoicePhase::Open) {
+                    // Marked and counted since it was asked for.
+                    return Ok(());
+                }
                 mark_open(batch, &format!("oi/{hash}"), !invoice.is_final());
                 if let Owner::Remote { client, .. } = &invoice.spec.owner
                     && let Some(usage) = self.folded.usage.get(client)
