@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 /// Ids that are looked at together at most.
 const BATCH: usize = 256;
 /// While ids come in numbers, they are waited for so long: a flush costs several times what an id does.
-const GATHER: Duration = Duration::from_millis(3);
+const GATHER: Duration = Duration::from_millis(1);
 /// Ids forgotten for each batch at most, so that forgetting never delays asking.
 const FORGET: usize = 1024;
 
