@@ -19,6 +19,7 @@ use crate::actors::child::Post;
 use crate::actors::clients;
 use crate::actors::fleet::Fleet;
 use crate::actors::lnd::LndStatus;
+use crate::actors::nostr::gate::Gate;
 use crate::actors::nostr::once::Orders;
 use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
@@ -33,6 +34,7 @@ use crate::journal::{OpenError, Options, WrapFile, WriterThread};
 use crate::lnd::{EndpointError, Lightning, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
+use crate::nostr::outbox::Outbox;
 use crate::store::{self, Follower, Opened, StateError, StoreError};
 use crate::time::{SharedClock, SystemClock};
 use nostr::{NostrError, OnNostr};
@@ -137,8 +139,19 @@ pub struct Up {
     pub supervisor_ended: oneshot::Receiver<()>,
     /// Answers, with an error, when the relays' thread is gone; `None` when this daemon is not on Nostr.
     pub line_ended: Option<oneshot::Receiver<()>>,
+    /// What is asked over Nostr comes in here; `None` when this daemon is not there.
+    pub gate: Option<Arc<Gate>>,
     /// The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
     _writer: WriterThread,
+}
+
+/// What tests and benchmarks put in the place of the world outside; by default nothing.
+#[derive(Default)]
+pub struct Instead {
+    /// Of the LND.
+    pub lnd: Option<Arc<dyn Lightning>>,
+    /// Of the relays, for what the gate sends.
+    pub outbox: Option<Arc<dyn Outbox>>,
 }
 
 /// Starts the actors. `wrap` goes around each file of the journal; tests let it fail.
@@ -146,10 +159,27 @@ pub struct Up {
 /// # Errors
 /// When the journal, LND's address or a thread can not be had.
 pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFile) -> Result<Up, AppError> {
+    bring_up_with(config, opened, metrics, wrap, Instead::default())
+}
+
+/// As [`bring_up`], in a world that is partly made up.
+///
+/// # Errors
+/// As [`bring_up`]'s.
+pub fn bring_up_with(
+    config: &Config,
+    opened: Opened,
+    metrics: &Metrics,
+    wrap: WrapFile,
+    instead: Instead,
+) -> Result<Up, AppError> {
     let clock: SharedClock = Arc::new(SystemClock);
     let mut on_nostr = OnNostr::begin(config, &clock, metrics)?;
     let node: Arc<dyn Lightning> = match (&config.payments, &on_nostr) {
-        (Payments::Lnd(lnd), _) => Arc::new(LndClient::new(lnd)?),
+        (Payments::Lnd(lnd), _) => match instead.lnd {
+            Some(made_up) => made_up,
+            None => Arc::new(LndClient::new(lnd)?),
+        },
         (Payments::Nostr(_), Some(on_nostr)) => on_nostr.node(config).ok_or(AppError::NoService)?,
         (Payments::Nostr(_), None) => return Err(AppError::NoService),
     };
@@ -159,11 +189,13 @@ pub fn bring_up(config: &Config, opened: Opened, metrics: &Metrics, wrap: WrapFi
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
     let fleet = Fleet::new(Arc::clone(&shared));
-    let line_ended = on_nostr.map(|on_nostr| on_nostr.connect(&shared, &fleet)).transpose()?;
+    let connected = on_nostr.map(|on_nostr| on_nostr.connect(&shared, &fleet, instead.outbox));
+    let (gate, line_ended) = connected.transpose()?.unzip();
     Ok(Up {
         fleet,
         supervisor_ended,
         line_ended,
+        gate,
         _writer: writer,
     })
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::child::{DownGuard, can_panic};
 use super::shared::Shared;
@@ -139,10 +140,19 @@ impl<T: Send + 'static> Handler<Load<T>> for Journal {
     type Result = ResponseFuture<Result<T, JournalError>>;
 
     fn handle(&mut self, Load(question): Load<T>, _: &mut Self::Context) -> Self::Result {
-        let (reached, follower) = (self.appender.submit_barrier(), self.follower.clone());
+        let (answer, answered) = oneshot::channel();
+        let follower = self.follower.clone();
+        // From the writer's thread straight on to the follower's. Whoever asked may be gone.
+        let queued = self.appender.barrier_then(move |reached| match reached {
+            Err(error) => drop(answer.send(Err(JournalError::from(error)))),
+            Ok(_) => follower.tell(move |folded, view| {
+                let answered = question(folded, view);
+                drop(answer.send(answered.map_err(JournalError::from)));
+            }),
+        });
         Box::pin(async move {
-            reached.await?;
-            Ok(follower.ask(question).await??)
+            queued?;
+            answered.await.unwrap_or_else(|_| Err(FollowerGone.into()))
         })
     }
 }

@@ -115,24 +115,32 @@ impl OnNostr {
         Some(Arc::new(NostrNode::new(caller.clone(), terms, NodeTimings::default())))
     }
 
-    /// Lets the world in, once the actors are there; what is returned answers when the relays' thread has ended.
-    pub fn connect(self, shared: &Arc<Shared>, fleet: &Fleet) -> Result<oneshot::Receiver<()>, NostrError> {
-        let gate = Gate::new(Parts {
+    /// Lets the world in, once the actors are there; returns its gate, and what answers when the relays' thread has
+    /// ended. The gate's replies go to `outbox` instead of the relays if there is one.
+    pub fn connect(
+        self,
+        shared: &Arc<Shared>,
+        fleet: &Fleet,
+        outbox: Option<Arc<dyn Outbox>>,
+    ) -> Result<(Arc<Gate>, oneshot::Receiver<()>), NostrError> {
+        let relays = || Arc::clone(&self.line.relays) as Arc<dyn Outbox>;
+        let outbox = outbox.unwrap_or_else(relays);
+        let gate = Arc::new(Gate::new(Parts {
             keys: self.keys,
             roster: shared.roster.subscribe(),
             seen: self.seen,
             clock: Arc::clone(&shared.clock),
             metrics: shared.metrics.clone(),
             ask: ask(shared),
-            outbox: Arc::clone(&self.line.relays) as Arc<dyn Outbox>,
-        });
+            outbox,
+        }));
         let hear = |(_, service, caller): &(SiteConfig, PublicKey, Caller)| {
             let caller = caller.clone();
             let hear: Hear = Box::new(move |event| caller.incoming(event));
             (*service, hear)
         };
         let parties = Parties {
-            gate: Arc::new(gate),
+            gate: Arc::clone(&gate),
             outgoing: self.outgoing,
             service: self.site.as_ref().map(hear),
             tell: self
@@ -152,7 +160,7 @@ impl OnNostr {
                 report::report(fleet, caller, clock).await;
             }));
         }
-        Ok(ended)
+        Ok((gate, ended))
     }
 }
 

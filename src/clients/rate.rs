@@ -45,6 +45,18 @@ impl Rates {
         rest.is_some()
     }
 
+    /// How many keys have a bucket.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Whether none has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
     /// Forgets the keys that are not in `roster`, as after each change of it.
     pub fn keep(&mut self, roster: &Roster) {
         self.buckets.retain(|key, _| roster.knows(key));

@@ -45,9 +45,12 @@ pub(super) enum Request {
         done: oneshot::Sender<Result<Vec<Position>, AppendError>>,
     },
     Barrier {
-        done: oneshot::Sender<Result<Position, AppendError>>,
+        done: Reached,
     },
 }
+
+/// Called on the writer's thread, with the journal's end, once everything queued before a barrier is answered.
+pub(super) type Reached = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
 /// Appends to the journal. The writer ends when the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -101,19 +104,23 @@ impl Appender {
         queued.map(|()| answer).map_err(refused)
     }
 
-    /// As [`Appender::barrier`], for everything queued before this call returns.
-    pub fn submit_barrier(&self) -> impl Future<Output = Result<Position, AppendError>> + use<> {
-        let (done, answer) = oneshot::channel();
-        let queued = self.queue.try_send(Request::Barrier { done }).map_err(refused);
-        async move {
-            queued?;
-            answer.await.map_err(|_| ended())?
-        }
+    /// As [`Appender::barrier`], for everything queued before this call returns. `reached` is called on the writer's
+    /// thread, so it must be quick and must not panic.
+    ///
+    /// # Errors
+    /// When it will not be called.
+    pub fn barrier_then(
+        &self,
+        reached: impl FnOnce(Result<Position, AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        let done = Box::new(reached);
+        self.queue.try_send(Request::Barrier { done }).map_err(refused)
     }
 
     /// Waits until everything queued before is answered and the follower has seen it; returns the journal's end.
     pub async fn barrier(&self) -> Result<Position, AppendError> {
-        let (done, answer) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
+        let done = Box::new(|reached| drop(sender.send(reached)));
         self.queue.send(Request::Barrier { done }).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }

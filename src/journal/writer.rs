@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::appender::{AppendError, Request};
+use super::appender::{AppendError, Reached, Request};
 use super::file::{self, Active, WrapFile};
 use super::{Position, Record, frame};
 
 /// At most this many bytes are gathered into one batch before it is written; one request may exceed it alone.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// At most this many barriers wait for one batch.
+const BATCH_BARRIERS: usize = 4096;
 
 /// Receives every acknowledged batch in order, on the writer's thread: must be quick and must not panic.
 pub type Follower = Box<dyn FnMut(Vec<Record>) + Send>;
@@ -53,12 +56,14 @@ struct Waiting {
     positions: Vec<Position>,
 }
 
-/// The appends that go into one write.
+/// The appends that go into one write, and the barriers between them: those wait for all of it, because one that
+/// ended the batch would cost a sync of its own.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
     records: Vec<Record>,
     waiting: Vec<Waiting>,
+    barriers: Vec<Reached>,
 }
 
 impl Batch {
@@ -95,31 +100,18 @@ impl Batch {
 impl Writer {
     /// Serves the queue until every appender is gone.
     pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        let mut next = queue.blocking_recv();
-        while let Some(request) = next.take() {
-            match request {
-                Request::Barrier { done } => {
-                    let _ = done.send(self.poison().map_or(Ok(self.last), Err));
+        while let Some(first) = queue.blocking_recv() {
+            let mut batch = Batch::default();
+            let mut next = Some(first);
+            while let Some(request) = next {
+                match request {
+                    Request::Append { records, done } => batch.add(self.last, records, done),
+                    Request::Barrier { done } => batch.barriers.push(done),
                 }
-                Request::Append { records, done } => {
-                    let mut batch = Batch::default();
-                    batch.add(self.last, records, done);
-                    while batch.bytes.len() < BATCH_BYTES {
-                        match queue.try_recv() {
-                            Ok(Request::Append { records, done }) => batch.add(self.last, records, done),
-                            Ok(barrier) => {
-                                next = Some(barrier);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.commit(batch);
-                }
+                let has_room = batch.bytes.len() < BATCH_BYTES && batch.barriers.len() < BATCH_BARRIERS;
+                next = has_room.then(|| queue.try_recv().ok()).flatten();
             }
-            if next.is_none() {
-                next = queue.blocking_recv();
-            }
+            self.commit(batch);
         }
     }
 
@@ -144,6 +136,9 @@ impl Writer {
                     let _ = waiting.done.send(Err(error.clone()));
                 }
             }
+        }
+        for reached in batch.barriers {
+            reached(self.poison().map_or(Ok(self.last), Err));
         }
     }
 

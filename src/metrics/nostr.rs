@@ -150,6 +150,10 @@ impl Watcher for Metrics {
         self.0.nostr.relay_said.with_label_values(&[relay.as_str(), kind]).inc();
     }
 
+    fn event_refused(&self, reason: DropReason) {
+        self.nostr_dropped(reason);
+    }
+
     fn published(&self, published: Published) {
         let outcome = match published.end {
             End::Confirmed => "confirmed",

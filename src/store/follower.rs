@@ -6,6 +6,7 @@
 
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -13,11 +14,29 @@ use tokio::sync::oneshot;
 use super::{Folded, Store, StoreError, View};
 use crate::journal::Record;
 
+/// Changes are gathered for so long: what a crash keeps from sled is folded in again from the journal.
+const GATHER: Duration = Duration::from_millis(50);
+/// And at most so many keys.
+const GATHERED: usize = 4096;
+
 type Question = Box<dyn FnOnce(&Folded, &View) + Send>;
 
 enum Job {
     Fold(Vec<Record>),
     Answer(Question),
+    Write,
+}
+
+/// The next thing to do; `None` at the end.
+fn next(work: &mpsc::Receiver<Job>, store: &Store, written: Instant) -> Option<Job> {
+    if store.waiting() == 0 {
+        return work.recv().ok();
+    }
+    match work.recv_timeout(GATHER.saturating_sub(written.elapsed())) {
+        Ok(job) => Some(job),
+        Err(mpsc::RecvTimeoutError::Timeout) => Some(Job::Write),
+        Err(mpsc::RecvTimeoutError::Disconnected) => None,
+    }
 }
 
 /// The follower is gone.
@@ -32,7 +51,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts the thread. `failed` hears, on that thread, of every batch that could not be stored.
+    /// Starts the thread. `failed` hears, on that thread, of all that could not be folded in or stored.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -43,15 +62,29 @@ impl Follower {
         let (jobs, work) = mpsc::channel();
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
             let view = store.view();
-            while let Ok(job) = work.recv() {
+            let mut written = Instant::now();
+            while let Some(job) = next(&work, &store, written) {
                 match job {
                     Job::Fold(records) => {
-                        if let Err(error) = store.follow(&records) {
+                        if store.waiting() == 0 {
+                            written = Instant::now();
+                        }
+                        if let Err(error) = store.fold(&records) {
                             failed(error);
                         }
                     }
                     Job::Answer(question) => question(store.folded(), &view),
+                    Job::Write => {}
                 }
+                if written.elapsed() >= GATHER || store.waiting() >= GATHERED {
+                    written = Instant::now();
+                    if let Err(error) = store.write() {
+                        failed(error);
+                    }
+                }
+            }
+            if let Err(error) = store.write() {
+                failed(error);
             }
         })?;
         Ok((Self { jobs }, thread))
@@ -65,6 +98,11 @@ impl Follower {
         Box::new(move |records| drop(jobs.send(Job::Fold(records))))
     }
 
+    /// Asks a question of the state as it is now. It is dropped when the thread has ended.
+    pub fn tell(&self, question: impl FnOnce(&Folded, &View) + Send + 'static) {
+        // Whoever waits for an answer hears of the end by it.
+        drop(self.jobs.send(Job::Answer(Box::new(question))));
+    }
     /// Asks a question of the state as it is now.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The state folded from the journal, kept in sled so that a start need not read all of history.
 //!
 //! Follows the journal: written after records are durable there, never before, with the journal
-//! position it stands for in the same atomic batch. It is not the truth: when it is missing, behind
+//! position it stands for in the same atomic batch, and a moment later, so that much is written as one. It is not the truth: when it is missing, behind
 //! or damaged it is set aside and folded again. One writer ([`Store`]), any number of [`View`]s.
 //!
 //! Keys: `m` position and sums; `c/ID` cash-outs; `i/HASH` invoices; `oc/ID`, `oi/HASH` the open ones
@@ -10,11 +10,12 @@
 pub mod fold;
 mod follower;
 mod open;
+mod pending;
 pub mod seen;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
 pub use follower::{Follower, FollowerGone};
 pub use open::{Opened, StateError, open, rebuild};
+use pending::Pending;
 pub use seen::{Seen, SeenError};
 
 pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
@@ -125,6 +127,8 @@ pub struct View {
     /// A write to sled failed. It is then left behind for good, to catch up at the next start: a later
     /// batch would claim a position whose changes it does not hold, and a reader would see the past.
     left_behind: Arc<AtomicBool>,
+    /// What sled is to hold next.
+    pending: Arc<Mutex<Pending>>,
 }
 
 impl Store {
@@ -169,6 +173,7 @@ impl Store {
             db,
             path: path.to_owned(),
             left_behind: Arc::default(),
+            pending: Arc::default(),
         };
         let Some(meta) = view.get::<Meta>("m")?.filter(|m| m.schema == SCHEMA) else {
             view.db.clear().map_err(sled)?;
@@ -231,21 +236,45 @@ impl Store {
         self.view.clone()
     }
 
-    /// Folds in durable records, in order.
+    /// Folds in durable records, in order, and writes the outcome to sled.
     ///
     /// # Errors
-    /// When a record can not be read or folded, or sled can not write. The state on disk then stays
-    /// the one before this call; the state in memory goes on where it can.
+    /// As [`Store::fold`] and [`Store::write`].
     pub fn follow(&mut self, records: &[journal::Record]) -> Result<Vec<Change>, StoreError> {
-        let followed = self.fold_in(records);
-        if followed.is_err() {
+        let changes = self.fold(records)?;
+        self.write()?;
+        Ok(changes)
+    }
+
+    /// Folds in durable records, in order. Readers see the outcome at once, sled has it after [`Store::write`].
+    ///
+    /// # Errors
+    /// When a record can not be read or folded. What sled will hold then stays the state before this call; the state
+    /// in memory goes on where it can.
+    pub fn fold(&mut self, records: &[journal::Record]) -> Result<Vec<Change>, StoreError> {
+        let folded = self.fold_in(records);
+        if folded.is_err() {
             self.view.left_behind.store(true, Ordering::Release);
         }
-        followed
+        folded
+    }
+
+    /// Writes what is folded in and not in sled yet.
+    ///
+    /// # Errors
+    /// When sled can not write. The state on disk then stays as it is.
+    pub fn write(&self) -> Result<(), StoreError> {
+        self.view.catch_up()
+    }
+
+    /// How many keys [`Store::write`] would write.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.view.pending().len()
     }
 
     fn fold_in(&mut self, records: &[journal::Record]) -> Result<Vec<Change>, StoreError> {
-        let mut batch = sled::Batch::default();
+        let mut news = Pending::default();
         let mut changes = Vec::new();
         for entry in records {
             let seq = entry.seq;
@@ -257,63 +286,56 @@ impl Store {
                 .map_err(|source| StoreError::Fold { seq, source })?;
             self.position = Some(entry.position());
             if let Some(change) = change {
-                self.write(&mut batch, &change)?;
+                self.note(&mut news, &change)?;
                 changes.push(change);
             }
         }
-        if self.view.left_behind.load(Ordering::Acquire) {
-            return Ok(changes);
-        }
         if let Some(position) = self.position {
             let Folded { totals, node, .. } = &self.folded;
-            put(
-                &mut batch,
-                "m",
-                &Meta {
-                    schema: SCHEMA,
-                    position,
-                    totals: *totals,
-                    node: node.clone(),
-                },
-            )?;
+            let meta = Meta {
+                schema: SCHEMA,
+                position,
+                totals: *totals,
+                node: node.clone(),
+            };
+            news.put("m".to_owned(), &meta)?;
         }
-        self.view
-            .db
-            .apply_batch(batch)
-            .map_err(|source| self.view.sled(source))?;
+        if !self.view.left_behind.load(Ordering::Acquire) {
+            self.view.pending().extend(news);
+        }
         Ok(changes)
     }
 
-    fn write(&self, batch: &mut sled::Batch, change: &Change) -> Result<(), StoreError> {
+    fn note(&self, news: &mut Pending, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::CashOut(cashout) => {
                 let (id, atm) = (cashout.id, &cashout.quote.atm);
-                put(batch, &format!("c/{id}"), cashout)?;
-                batch.insert(format!("ca/{atm}/{id}").as_bytes(), &[]);
-                mark_open(batch, &format!("oc/{id}"), !cashout.is_final());
+                news.put(format!("c/{id}"), cashout)?;
+                news.mark(format!("ca/{atm}/{id}"), true);
+                news.mark(format!("oc/{id}"), !cashout.is_final());
                 if let Some(book) = self.folded.atms.get(atm) {
-                    put(batch, &format!("a/{atm}"), book)?;
+                    news.put(format!("a/{atm}"), book)?;
                 }
             }
             Change::Invoice(invoice) => {
                 let hash = invoice.spec.hash;
-                put(batch, &format!("i/{hash}"), invoice)?;
-                mark_open(batch, &format!("oi/{hash}"), !invoice.is_final());
+                news.put(format!("i/{hash}"), invoice)?;
+                news.mark(format!("oi/{hash}"), !invoice.is_final());
                 if let Owner::Remote { client, .. } = &invoice.spec.owner
                     && let Some(usage) = self.folded.usage.get(client)
                 {
-                    put(batch, &format!("u/{client}"), usage)?;
+                    news.put(format!("u/{client}"), usage)?;
                 }
             }
             Change::Atm(atm) => {
                 if let Some(book) = self.folded.atms.get(atm) {
-                    put(batch, &format!("a/{atm}"), book)?;
+                    news.put(format!("a/{atm}"), book)?;
                 }
             }
             Change::Node => {}
             Change::Client(name) => {
                 if let Some(client) = self.folded.clients.clients.get(name) {
-                    put(batch, &format!("k/{name}"), client)?;
+                    news.put(format!("k/{name}"), client)?;
                 }
             }
         }
@@ -348,6 +370,7 @@ impl View {
         before: Option<CashOutId>,
         limit: usize,
     ) -> Result<Vec<CashOut>, StoreError> {
+        self.catch_up()?;
         let prefix = atm.map_or_else(|| "c/".to_owned(), |atm| format!("ca/{atm}/"));
         let end = before.map_or_else(|| format!("{prefix}~"), |id| format!("{prefix}{id}"));
         let mut found = Vec::new();
@@ -373,7 +396,26 @@ impl View {
         Ok(found)
     }
 
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings sled up to what is folded in: before its keys are listed, too.
+    fn catch_up(&self) -> Result<(), StoreError> {
+        if self.left_behind.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let Some(batch) = self.pending().take() else {
+            return Ok(());
+        };
+        self.db.apply_batch(batch).map_err(|source| {
+            self.left_behind.store(true, Ordering::Release);
+            self.sled(source)
+        })
+    }
+
     fn keys(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.catch_up()?;
         let text = |key: sled::IVec| String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
         self.db
             .scan_prefix(prefix)
@@ -386,14 +428,18 @@ impl View {
         if self.left_behind.load(Ordering::Acquire) {
             return Err(StoreError::LeftBehind);
         }
-        let Some(bytes) = self.db.get(key).map_err(|source| self.sled(source))? else {
-            return Ok(None);
+        let read = |bytes: &[u8]| {
+            let value = serde_json::from_slice(bytes);
+            value.map(Some).map_err(|source| StoreError::Value {
+                key: key.to_owned(),
+                source,
+            })
         };
-        let value = serde_json::from_slice(&bytes);
-        value.map(Some).map_err(|source| StoreError::Value {
-            key: key.to_owned(),
-            source,
-        })
+        if let Some(news) = self.pending().get(key) {
+            return news.map_or(Ok(None), read);
+        }
+        let bytes = self.db.get(key).map_err(|source| self.sled(source))?;
+        bytes.map_or(Ok(None), |bytes| read(&bytes))
     }
 
     fn sled(&self, source: sled::Error) -> StoreError {
@@ -401,23 +447,6 @@ impl View {
             path: self.path.clone(),
             source,
         }
-    }
-}
-
-fn put<T: Serialize>(batch: &mut sled::Batch, key: &str, value: &T) -> Result<(), StoreError> {
-    let bytes = serde_json::to_vec(value).map_err(|source| StoreError::Value {
-        key: key.to_owned(),
-        source,
-    })?;
-    batch.insert(key.as_bytes(), bytes);
-    Ok(())
-}
-
-fn mark_open(batch: &mut sled::Batch, key: &str, open: bool) {
-    if open {
-        batch.insert(key.as_bytes(), &[]);
-    } else {
-        batch.remove(key.as_bytes());
     }
 }
 

@@ -10,12 +10,15 @@
 
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 /// Ids that are looked at together at most.
 const BATCH: usize = 256;
+/// While ids come in numbers, they are waited for so long: a flush costs several times what an id does.
+const GATHER: Duration = Duration::from_millis(1);
 /// Ids forgotten for each batch at most, so that forgetting never delays asking.
 const FORGET: usize = 1024;
 
@@ -74,9 +77,14 @@ impl Seen {
             sites: sites.clone(),
         };
         let run = move || {
+            let mut busy = false;
             while let Ok(first) = work.recv() {
-                let more = work.try_iter().take(BATCH - 1);
-                book.answer(std::iter::once(first).chain(more).collect());
+                if busy {
+                    std::thread::sleep(GATHER);
+                }
+                let jobs: Vec<Job> = std::iter::once(first).chain(work.try_iter().take(BATCH - 1)).collect();
+                busy = jobs.len() > 1;
+                book.answer(jobs);
             }
         };
         let thread = std::thread::Builder::new().name("seen".into()).spawn(run);
@@ -106,6 +114,18 @@ impl Seen {
         });
         self.jobs.send(job).map_err(|_| SeenError::Gone)?;
         answered.await.map_err(|_| SeenError::Gone)?
+    }
+
+    /// How many ids are remembered. Counts them one by one: for tests.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 
     /// Keeps a site's last report for the next life.

@@ -188,3 +188,31 @@ fn a_second_opening_is_refused_before_the_store_is_touched() {
     drop(first);
     open(dir.path()).unwrap();
 }
+
+#[test]
+fn what_is_folded_is_seen_at_once_and_in_sled_when_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let ended = CashOutId::new(UnixMs(1_000), 1);
+    {
+        let (mut store, _) = Store::open(dir.path()).unwrap();
+        store.fold(&records()).unwrap();
+        assert!(store.waiting() > 0);
+        assert!(store.view().cashout(ended).unwrap().unwrap().is_final());
+    }
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    assert_eq!(
+        store.position(),
+        None,
+        "a crash before it is written loses nothing but the work"
+    );
+    store.fold(&records()).unwrap();
+    assert_eq!(
+        store.view().cashouts(None, None, 10).unwrap().len(),
+        2,
+        "a list has all"
+    );
+    assert_eq!(store.waiting(), 0);
+    drop(store);
+    let (store, _) = Store::open(dir.path()).unwrap();
+    assert_eq!(store.position().unwrap().seq, records().len() as u64);
+}

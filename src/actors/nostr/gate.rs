@@ -26,7 +26,8 @@ use crate::nostr::outbox::Outbox;
 use crate::nostr::skew::SkewEstimator;
 use crate::nostr::wire::endpoint::Opened;
 use crate::nostr::wire::{
-    Code, DropReason, Endpoint, Failure, Incoming, Outcome, Party, Reply, Request, SealError, Sight, Signed, Version,
+    Code, DropReason, Endpoint, EndpointFootprint, Failure, Incoming, Outcome, Party, Reply, Request, SealError, Sight,
+    Signed, Version,
 };
 use crate::store::Seen;
 use crate::time::{SharedClock, UnixMs};
@@ -128,6 +129,21 @@ struct Skew {
     estimator: SkewEstimator,
     /// When it was warned of last.
     warned: UnixMs,
+}
+
+/// What a gate keeps between events, for tests: it must stay bounded whatever comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Footprint {
+    /// Unfinished messages and cached keys.
+    pub endpoint: EndpointFootprint,
+    /// Keys whose requests are counted.
+    pub rates: usize,
+    /// Callers that are being answered.
+    pub busy: usize,
+    /// Callers that were told that they ask too much.
+    pub told: usize,
+    /// Ids that had an effect and are fresh still.
+    pub seen: usize,
 }
 
 /// The service side of the gate.
@@ -279,11 +295,15 @@ impl Gate {
         }
         let sight = self.remember(&opened, now).await;
         let incoming = locked(&self.endpoint).admit(opened, sight, now)?;
-        let Incoming::Request {
-            request_id, request, ..
-        } = incoming
-        else {
-            return Ok(());
+        let (request_id, request) = match incoming {
+            Incoming::Request {
+                request_id, request, ..
+            } => (request_id, request),
+            Incoming::Piece { .. } => {
+                self.parts.metrics.nostr_shards("in", 1);
+                return Ok(());
+            }
+            Incoming::Reply { .. } => return Ok(()),
         };
         let asked = read(request);
         let question = Question {
@@ -402,6 +422,18 @@ impl Gate {
                 let until = self.parts.clock.now().plus(FRESH);
                 self.send(to, version, reply, until).await;
             }
+        }
+    }
+
+    /// What it keeps now.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            endpoint: locked(&self.endpoint).footprint(),
+            rates: locked(&self.rates).len(),
+            busy: locked(&self.busy).len(),
+            told: locked(&self.told).len(),
+            seen: self.parts.seen.len(),
         }
     }
 

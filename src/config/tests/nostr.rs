@@ -2,6 +2,7 @@
 
 use ::nostr::nips::nip19::{Nip19Profile, ToBech32};
 use ::nostr::{PublicKey, RelayUrl};
+use proptest::prelude::*;
 
 use super::*;
 use crate::clients::{Limits, Role};
@@ -349,4 +350,21 @@ fn a_site_without_anything_names_all_that_is_missing() {
         );
     }
     assert_eq!(told.lines().count(), 7, "{told}");
+}
+
+proptest! {
+    /// A pairing string, or what is left of one, in the place of the service's key.
+    #[test]
+    fn no_mistake_repeats_a_token(token in "[0-9a-f]{64}", before in "(nprofile1)?[a-z0-9]{0,20}", colon in any::<bool>()) {
+        let given = format!("{before}{}{token}", if colon { ":" } else { "" });
+        let line = |line: &str| match line.starts_with("service = ") {
+            true => format!("service = \"{given}\"\n"),
+            false => format!("{line}\n"),
+        };
+        let text: String = SITE.lines().map(line).collect();
+        prop_assert!(text.contains(&given));
+        if let Err(mistakes) = Config::parse(&text, Path::new("/etc/tellerd/site.toml")) {
+            prop_assert!(!mistakes.to_string().contains(&token), "{}", mistakes);
+        }
+    }
 }

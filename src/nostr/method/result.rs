@@ -14,6 +14,8 @@ use super::input::AMOUNT_SATS_MAX;
 
 /// BOLT11 with many route hints stays below this.
 const INVOICE_BYTES: usize = 16 * 1024;
+/// Of a name or a sentence.
+const WORDS_BYTES: usize = 4 * 1024;
 /// Unix seconds that fit the daemon's milliseconds and a signed 64-bit number.
 const UNIX_MAX: u64 = u64::MAX / 2_000;
 
@@ -208,8 +210,8 @@ impl HoldInvoice {
     }
 }
 
-/// The result of getServiceInfo. Read as it is: a client refuses to work with a service whose answer lacks a field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The result of getServiceInfo. A client refuses to work with a service whose answer lacks a field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceInfo {
     /// The service's name for people.
     pub name: String,
@@ -226,7 +228,7 @@ pub struct ServiceInfo {
     /// Invoices can be added too.
     pub can_create: bool,
     /// Why not, when one of them is false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// LND cancels a hold by itself this many blocks before its HTLC expires.
     pub hold_expiry_delta: u32,
@@ -249,9 +251,27 @@ pub struct ServiceInfo {
 impl ServiceInfo {
     /// Reads it out of a reply.
     pub fn read(object: &Object) -> Result<Self, BadField> {
-        let whole = Value::Object(object.clone());
-        serde_json::from_value(whole)
-            .map_err(|error| BadField::new("getServiceInfo", format!("answered oddly: {error}")))
+        let words = |name: &str| field::text(object, name, WORDS_BYTES).map(str::to_owned);
+        let yes_or_no = |name: &str| field::typed(object, name, "true or false");
+        let cltv_expiry = field::whole(object, "cltv_expiry", 0..=u16::MAX.into())?;
+        Ok(Self {
+            name: words("name")?,
+            version: words("version")?,
+            node_pubkey: words("node_pubkey")?,
+            network: words("network")?,
+            block_height: height(object, "block_height")?,
+            node_up: yes_or_no("node_up")?,
+            can_create: yes_or_no("can_create")?,
+            trouble: field::optional_text(object, "trouble", WORDS_BYTES)?.map(str::to_owned),
+            hold_expiry_delta: height(object, "hold_expiry_delta")?,
+            min_blocks_left: height(object, "min_blocks_left")?,
+            cltv_expiry: u16::try_from(cltv_expiry).unwrap_or(u16::MAX),
+            hold_deadline_seconds: unix(object, "hold_deadline_seconds")?,
+            commit_deadline_seconds: unix(object, "commit_deadline_seconds")?,
+            now_unix: unix(object, "now_unix")?,
+            client: words("client")?,
+            limits: field::typed(object, "limits", "a client's limits")?,
+        })
     }
 }
 

@@ -8,14 +8,16 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::nostr::util::BoxedFuture;
 use ::nostr::{Event, EventId, Kind, PublicKey, RelayUrl, SubscriptionId};
 use nostr_sdk::pool::policy::{AdmitPolicy, AdmitStatus, PolicyError};
 use tokio::sync::mpsc;
 
-use super::Arrived;
+use super::refused::Unjudged;
+use super::{Arrived, Watcher};
+use crate::nostr::wire::DropReason;
 use crate::nostr::wire::event::KIND;
 
 /// So many ids are remembered: a minute of 270 events a second.
@@ -26,6 +28,8 @@ pub(super) struct Admission {
     me: PublicKey,
     arrived: mpsc::Sender<Arrived>,
     seen: Mutex<Seen>,
+    watcher: Arc<dyn Watcher>,
+    unjudged: Arc<Unjudged>,
 }
 
 impl fmt::Debug for Admission {
@@ -35,20 +39,38 @@ impl fmt::Debug for Admission {
 }
 
 impl Admission {
-    pub fn new(me: PublicKey, arrived: mpsc::Sender<Arrived>) -> Self {
+    pub fn new(
+        me: PublicKey,
+        arrived: mpsc::Sender<Arrived>,
+        watcher: Arc<dyn Watcher>,
+        unjudged: Arc<Unjudged>,
+    ) -> Self {
         let seen = Mutex::new(Seen::new(SEEN));
-        Self { me, arrived, seen }
+        Self {
+            me,
+            arrived,
+            seen,
+            watcher,
+            unjudged,
+        }
     }
 
-    /// Whether the event is for this reader. The pool remembers the ids that it verified and lets every later
+    /// Why the event is not for this reader. The pool remembers the ids that it verified and lets every later
     /// event that claims one of them pass: so the id is compared with the content again.
-    fn wanted(&self, event: &Event) -> bool {
-        event.kind == Kind::Custom(KIND) && event.tags.public_keys().any(|key| *key == self.me) && event.verify_id()
+    fn unwanted(&self, event: &Event) -> Option<DropReason> {
+        if event.kind != Kind::Custom(KIND) {
+            return Some(DropReason::WrongKind);
+        }
+        if !event.tags.public_keys().any(|key| *key == self.me) {
+            return Some(DropReason::WrongRecipient);
+        }
+        (!event.verify_id()).then_some(DropReason::BadSignature)
     }
 
     async fn hand_over(&self, relay: &RelayUrl, event: &Event) {
-        if !self.wanted(event) {
-            return;
+        self.unjudged.good(relay.into());
+        if let Some(reason) = self.unwanted(event) {
+            return self.watcher.event_refused(reason);
         }
         // The place first: from here to the end nothing can be cut off.
         let Ok(place) = self.arrived.reserve().await else {
@@ -116,10 +138,15 @@ mod tests {
     use ::nostr::Keys;
 
     use super::*;
+    use crate::nostr::relays::Unwatched;
     use crate::nostr::wire::event;
 
     fn id(n: u8) -> EventId {
         EventId::from_byte_array([n; 32])
+    }
+
+    fn admission(me: &Keys, arrived: mpsc::Sender<Arrived>) -> Admission {
+        Admission::new(me.public_key(), arrived, Arc::new(Unwatched), Arc::default())
     }
 
     fn relay() -> RelayUrl {
@@ -139,7 +166,7 @@ mod tests {
     async fn an_event_cut_off_while_it_waits_is_not_marked_as_seen() {
         let (me, other) = (Keys::generate(), Keys::generate());
         let (sender, mut receiver) = mpsc::channel(1);
-        let admission = Admission::new(me.public_key(), sender);
+        let admission = admission(&me, sender);
         let event = |n: u64| event::sign(&other, me.public_key(), "x".into(), n).unwrap();
         admission.hand_over(&relay(), &event(1)).await;
         {
@@ -158,7 +185,7 @@ mod tests {
     async fn a_known_id_on_other_content_does_not_pass() {
         let (me, other) = (Keys::generate(), Keys::generate());
         let (sender, mut receiver) = mpsc::channel(4);
-        let admission = Admission::new(me.public_key(), sender);
+        let admission = admission(&me, sender);
         let event = event::sign(&other, me.public_key(), "x".into(), 1).unwrap();
         let mut forged = event.clone();
         forged.content = "y".into();
@@ -172,7 +199,7 @@ mod tests {
     async fn events_for_others_and_of_other_kinds_do_not_pass() {
         let (me, other) = (Keys::generate(), Keys::generate());
         let (sender, mut receiver) = mpsc::channel(4);
-        let admission = Admission::new(me.public_key(), sender);
+        let admission = admission(&me, sender);
         let foreign = event::sign(&me, other.public_key(), "x".into(), 1).unwrap();
         let note = ::nostr::EventBuilder::text_note("x")
             .tag(::nostr::Tag::public_key(me.public_key()))

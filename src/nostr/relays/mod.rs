@@ -12,6 +12,7 @@
 mod admit;
 mod keeper;
 mod link;
+mod refused;
 mod subscription;
 mod transport;
 
@@ -35,7 +36,9 @@ use tokio::time::Instant;
 
 use self::admit::Admission;
 use self::link::{Link, Taken};
+use self::refused::Unjudged;
 use self::transport::{MESSAGE_BYTES, Transport};
+use super::wire::DropReason;
 use super::wire::event::MAX_EVENT_BYTES;
 use crate::lnd::backoff::Backoff;
 use crate::time::{SharedClock, UnixMs};
@@ -164,6 +167,10 @@ pub trait Watcher: Send + Sync + 'static {
     fn relay_said(&self, relay: &RelayUrl, what: Said) {
         _ = (relay, what);
     }
+    /// An event came that is not handed over.
+    fn event_refused(&self, reason: DropReason) {
+        _ = reason;
+    }
     /// Publishing an event ended.
     fn published(&self, outcome: Published) {
         _ = outcome;
@@ -246,12 +253,14 @@ impl Relays {
         watcher: Arc<dyn Watcher>,
     ) -> Result<Self, RelayError> {
         let me = settings.keys.public_key();
+        let unjudged = Arc::new(Unjudged::default());
         let transport = Transport {
             watcher: watcher.clone(),
+            unjudged: unjudged.clone(),
         };
         let client = Client::builder()
             .signer(settings.keys)
-            .admit_policy(Admission::new(me, arrived))
+            .admit_policy(Admission::new(me, arrived, watcher.clone(), unjudged))
             .websocket_transport(transport)
             .build();
         let links = links(&client, settings.urls).await?;

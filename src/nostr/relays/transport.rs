@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{self, protocol::WebSocketConfig};
 use tokio_tungstenite::{MaybeTlsStream, client_async_tls_with_config};
 
+use super::refused::Unjudged;
 use super::{Said, Watcher};
 use crate::nostr::wire::event::MAX_EVENT_BYTES;
 
@@ -44,8 +45,10 @@ const UNCONFIRMED_MS: u32 = 20_000;
 
 /// Connects to relays.
 pub(super) struct Transport {
-    /// Hears of messages that were passed over.
+    /// Hears of messages that were passed over, and of events that the pool refused.
     pub watcher: Arc<dyn Watcher>,
+    /// Notes the events before the pool gets them.
+    pub unjudged: Arc<Unjudged>,
 }
 
 impl fmt::Debug for Transport {
@@ -69,8 +72,8 @@ impl WebSocketTransport for Transport {
             let late = |_| TransportError::backend(io::Error::from(io::ErrorKind::TimedOut));
             let socket = tokio::time::timeout(timeout, open(url)).await.map_err(late)??;
             let (sink, stream) = socket.split();
-            let watcher = self.watcher.clone();
-            let relay = RelayUrl::parse(url.as_str()).ok();
+            let (watcher, unjudged, url) = (self.watcher.clone(), self.unjudged.clone(), url.clone());
+            let relay = named(&url);
             let stream = stream.filter_map(move |message| {
                 let message = match message {
                     Ok(message) => kept(message).map(Ok),
@@ -78,6 +81,11 @@ impl WebSocketTransport for Transport {
                 };
                 if let (None, Some(relay)) = (&message, &relay) {
                     watcher.relay_said(relay, Said::TooLong);
+                }
+                if let Some(Ok(Message::Text(text))) = &message
+                    && let Some(reason) = unjudged.next(&url, text)
+                {
+                    watcher.event_refused(reason);
                 }
                 std::future::ready(message)
             });
@@ -87,6 +95,17 @@ impl WebSocketTransport for Transport {
             ))
         })
     }
+}
+
+/// The relay as the configuration spells it: the pool adds a slash to an address without a path.
+fn named(url: &Url) -> Option<RelayUrl> {
+    let text = url.as_str();
+    RelayUrl::parse(if url.path() == "/" {
+        text.trim_end_matches('/')
+    } else {
+        text
+    })
+    .ok()
 }
 
 type Socket = tokio_tungstenite::WebSocketStream<MaybeTlsStream<TcpStream>>;

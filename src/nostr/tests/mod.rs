@@ -3,6 +3,7 @@
 
 mod caller;
 mod fake;
+mod generated;
 mod ledger;
 mod lives;
 mod node;

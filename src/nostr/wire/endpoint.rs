@@ -180,6 +180,17 @@ impl Opened {
     }
 }
 
+/// What an endpoint keeps between events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointFootprint {
+    /// Bytes of messages that wait for their rest.
+    pub shard_bytes: usize,
+    /// Senders of those.
+    pub shard_senders: usize,
+    /// Peers whose keys are kept.
+    pub cached_peers: usize,
+}
+
 /// A message that could not be sent.
 #[derive(Debug, Error)]
 pub enum SealError {
@@ -320,6 +331,16 @@ impl Endpoint {
         getrandom::fill(&mut id)?;
         let pieces = shard::split(text, room, &hex::encode(id))?;
         pieces.iter().map(|piece| one(&piece.encode())).collect()
+    }
+
+    /// What unfinished messages occupy, and the peers whose keys are kept.
+    #[must_use]
+    pub fn footprint(&self) -> EndpointFootprint {
+        EndpointFootprint {
+            shard_bytes: self.shards.waiting_bytes(),
+            shard_senders: self.shards.waiting_senders(),
+            cached_peers: self.cache.len(),
+        }
     }
 
     /// Gives up unfinished messages that waited too long; returns how many.

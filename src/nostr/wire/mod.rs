@@ -18,7 +18,7 @@ pub mod shard;
 mod tests;
 
 pub use dropped::DropReason;
-pub use endpoint::{Endpoint, Freshness, Incoming, Limits, Opened, Origin, SealError, Sight};
+pub use endpoint::{Endpoint, EndpointFootprint, Freshness, Incoming, Limits, Opened, Origin, SealError, Sight};
 pub use envelope::{Outcome, Reply, Request};
 pub use event::{KIND, Party, Role, Signed};
 pub use failure::{Code, Failure};

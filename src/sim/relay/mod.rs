@@ -124,6 +124,8 @@ pub struct RelayCounts {
     pub closed: u64,
     /// NOTICEs.
     pub notices: u64,
+    /// Texts said on command, each client counted.
+    pub said: u64,
 }
 
 /// A relay that cannot run.

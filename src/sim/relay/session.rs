@@ -98,7 +98,7 @@ impl Session {
                     Ok(Order::Cut) => break self.cut(),
                     Ok(Order::Close(words)) => self.close(&words).await?,
                     Ok(Order::Notice(words)) => self.notice(&words).await?,
-                    Ok(Order::Say(text)) => self.client.send(Message::Text(text.into())).await?,
+                    Ok(Order::Say(text)) => self.say(text).await?,
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return Ok(()),
                 },
@@ -117,6 +117,12 @@ impl Session {
                 }
             }
         }
+        Ok(())
+    }
+
+    async fn say(&mut self, text: String) -> Result<(), Error> {
+        self.client.send(Message::Text(text.into())).await?;
+        self.count(|counts| counts.said += 1);
         Ok(())
     }
 

@@ -1,0 +1,191 @@
+//! Complete `createHoldInvoice` per second and core, from the event that comes in to the reply that goes out.
+//!
+//! Everything is as in the daemon but the node, which is in memory, and the relays: signed requests are verified, as
+//! the relays' pool does, and handed to the gate; what it sends is collected. The limit is what nobody can go below:
+//! verify, decrypt, encrypt and sign one event with the conversation's keys at hand, and nothing else.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use ::nostr::{Event, Keys};
+use async_trait::async_trait;
+use tellerd::nostr::outbox::Outbox;
+use tellerd::nostr::wire::nip44::ConversationKeys;
+use tellerd::nostr::wire::{Version, event};
+use tellerd::time::UnixMs;
+use tokio::sync::Semaphore;
+
+use crate::clients;
+use crate::daemon::{Daemon, Plan, SECRET, service};
+use crate::meter::{self, Meter};
+
+const CLIENTS: u16 = 50;
+/// Requests that are being answered at once; below what the gate allows one client and all.
+const AT_ONCE: usize = 256;
+/// Requests before the clocks are started.
+const WARM_UP: usize = 1_000;
+
+/// Collects the replies, and lets one more request in for each.
+struct Collector {
+    replies: Mutex<Vec<Event>>,
+    window: Semaphore,
+}
+
+#[async_trait]
+impl Outbox for Collector {
+    async fn publish(&self, event: Event, _: UnixMs) -> Result<(), String> {
+        self.replies.lock().unwrap().push(event);
+        self.window.add_permits(1);
+        Ok(())
+    }
+}
+
+/// One row of the table.
+struct Row {
+    per_second: f64,
+    per_cpu_second: f64,
+    limit: f64,
+    /// CPU microseconds of one request, by thread.
+    threads: String,
+}
+
+pub fn run(count: usize) {
+    println!("\ncreateHoldInvoice, event in to reply out; {CLIENTS} clients, {AT_ONCE} at once, {count} requests");
+    println!(
+        "| NIP-44 | journal | per second | per CPU second | limit per CPU second | ratio | CPU µs of one, by thread |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for version in [Version::V1, Version::V2] {
+        for journal_in_memory in [true, false] {
+            let Row {
+                per_second,
+                per_cpu_second,
+                limit,
+                threads,
+            } = measured(version, journal_in_memory, count);
+            let journal = if journal_in_memory { "in memory" } else { "fdatasync" };
+            println!(
+                "| {version:?} | {journal} | {per_second:.0} | {per_cpu_second:.0} | {limit:.0} | {:.2} | {threads} |",
+                per_cpu_second / limit
+            );
+        }
+    }
+}
+
+fn measured(version: Version, journal_in_memory: bool, count: usize) -> Row {
+    let memory = Path::new("/dev/shm");
+    let parent = match journal_in_memory && memory.is_dir() {
+        true => memory,
+        false => Path::new(env!("CARGO_TARGET_TMPDIR")),
+    };
+    let dir = tempfile::tempdir_in(parent).unwrap();
+    let keys = clients::keys(CLIENTS);
+    let collector = Arc::new(Collector {
+        replies: Mutex::default(),
+        window: Semaphore::new(AT_ONCE),
+    });
+    let daemon = Daemon::start(Plan {
+        dir: dir.path(),
+        // Nobody listens there: nothing comes in but what is handed over below.
+        relay: "ws://127.0.0.1:1",
+        clients: &clients::configured(&keys),
+        journal_in_memory,
+        outbox: Some(collector.clone()),
+    });
+    answer(
+        &daemon,
+        &collector,
+        clients::requests(&keys, service(), version, 0, WARM_UP),
+    );
+    let requests = clients::requests(&keys, service(), version, WARM_UP as u64, count);
+    let before = limit(&keys, &requests, &collector, version);
+    let (meter, threads) = (Meter::start(), meter::threads());
+    answer(&daemon, &collector, requests.clone());
+    let (wall, cpu) = meter.read();
+    let threads = by_thread(&threads, count);
+    let after = limit(&keys, &requests, &collector, version);
+    check(&daemon, &keys, &collector, WARM_UP + count);
+    let count = count as f64;
+    Row {
+        per_second: count / wall,
+        per_cpu_second: count / cpu,
+        limit: (before + after) / 2.0,
+        threads,
+    }
+}
+
+/// The threads that had the most since `before`.
+fn by_thread(before: &BTreeMap<String, f64>, requests: usize) -> String {
+    let spent = |(name, seconds): (String, f64)| {
+        let since = seconds - before.get(&name).unwrap_or(&0.0);
+        (since * 1e6 / requests as f64, name)
+    };
+    let mut spent: Vec<(f64, String)> = meter::threads().into_iter().map(spent).collect();
+    spent.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let words: Vec<String> = spent
+        .iter()
+        .take(6)
+        .map(|(us, name)| format!("{name} {us:.0}"))
+        .collect();
+    words.join(", ")
+}
+
+/// Hands the events to the gate, on a thread like the relays' one, until all are answered.
+fn answer(daemon: &Daemon, collector: &Collector, requests: Vec<Event>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
+        for event in requests {
+            collector.window.acquire().await.unwrap().forget();
+            event.verify().unwrap();
+            daemon.gate.arrive(event).await;
+        }
+        let all = collector.window.acquire_many(u32::try_from(AT_ONCE).unwrap());
+        drop(all.await.unwrap());
+    });
+}
+
+/// Verify, decrypt, encrypt and sign: so many in one CPU second.
+fn limit(clients: &[Keys], requests: &[Event], collector: &Collector, version: Version) -> f64 {
+    let own = Keys::parse(SECRET).unwrap();
+    let derive = |keys: &Keys| ConversationKeys::derive(own.secret_key(), &keys.public_key()).unwrap();
+    let conversations: Vec<ConversationKeys> = clients.iter().map(derive).collect();
+    let reply = collector.replies.lock().unwrap()[0].clone();
+    let to = clients
+        .iter()
+        .position(|keys| reply.tags.public_keys().any(|key| *key == keys.public_key()));
+    let (_, text) = conversations[to.unwrap()].decrypt(&reply.content).unwrap();
+    let meter = Meter::start();
+    for (n, request) in requests.iter().enumerate() {
+        let conversation = &conversations[n % clients.len()];
+        request.verify().unwrap();
+        let (_, asked) = conversation.decrypt(&request.content).unwrap();
+        assert!(asked.len() > 200);
+        let content = conversation.encrypt(version, &text).unwrap();
+        event::sign(&own, request.pubkey, content, request.created_at.as_secs()).unwrap();
+    }
+    requests.len() as f64 / meter.read().1
+}
+
+/// Every request was answered with an invoice, and nothing was dropped.
+fn check(daemon: &Daemon, clients: &[Keys], collector: &Collector, asked: usize) {
+    let replies = collector.replies.lock().unwrap();
+    assert_eq!(replies.len(), asked);
+    for reply in replies.iter() {
+        let to = clients
+            .iter()
+            .find(|keys| reply.tags.public_keys().any(|key| *key == keys.public_key()));
+        let conversation = ConversationKeys::derive(to.unwrap().secret_key(), &service()).unwrap();
+        let (_, text) = conversation.decrypt(&reply.content).unwrap();
+        assert!(text.contains("\"invoice\":\"lnbcrt"), "{text}");
+    }
+    let scrape = daemon.metrics.render();
+    let dropped = scrape
+        .lines()
+        .filter(|line| line.starts_with("tellerd_nostr_events_dropped_total"));
+    assert!(
+        dropped.clone().all(|line| line.ends_with(" 0")),
+        "{:?}",
+        dropped.collect::<Vec<_>>()
+    );
+}

@@ -1,0 +1,62 @@
+//! What is folded and not in sled yet: gathered, because each batch costs sled two writes and two threads' waking,
+//! and an item that changes twice within a moment is written once.
+//!
+//! Called by [`super::Store`] and by readers, who look here first. What must stay true: it is written as one batch,
+//! with the journal position that all of it stands for.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::StoreError;
+
+/// Keys with their new values; `None` for those that are gone.
+#[derive(Debug, Default)]
+pub(super) struct Pending(HashMap<String, Option<Vec<u8>>>);
+
+impl Pending {
+    pub fn put<T: Serialize>(&mut self, key: String, value: &T) -> Result<(), StoreError> {
+        match serde_json::to_vec(value) {
+            Ok(bytes) => {
+                self.0.insert(key, Some(bytes));
+                Ok(())
+            }
+            Err(source) => Err(StoreError::Value { key, source }),
+        }
+    }
+
+    /// A key without a value, there or not.
+    pub fn mark(&mut self, key: String, there: bool) {
+        self.0.insert(key, there.then(Vec::new));
+    }
+
+    /// Adds what came later.
+    pub fn extend(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
+    /// The value of `key`, or that it is gone; `None` when sled knows better.
+    pub fn get(&self, key: &str) -> Option<Option<&[u8]>> {
+        self.0.get(key).map(Option::as_deref)
+    }
+
+    /// How many keys wait.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of it, for sled; nothing waits any more.
+    pub fn take(&mut self) -> Option<sled::Batch> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in self.0.drain() {
+            match value {
+                Some(bytes) => batch.insert(key.as_bytes(), bytes),
+                None => batch.remove(key.as_bytes()),
+            }
+        }
+        Some(batch)
+    }
+}
