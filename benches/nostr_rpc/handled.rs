@@ -23,6 +23,8 @@ use crate::meter::{self, Meter};
 const CLIENTS: u16 = 50;
 /// Requests that are being answered at once; below what the gate allows one client and all.
 const AT_ONCE: usize = 256;
+/// Of so many rounds the one with the median ratio is told: others use the machine too.
+const ROUNDS: usize = 5;
 /// Requests before the clocks are started.
 const WARM_UP: usize = 1_000;
 
@@ -50,24 +52,33 @@ struct Row {
     threads: String,
 }
 
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.per_cpu_second / self.limit
+    }
+}
+
 pub fn run(count: usize) {
-    println!("\ncreateHoldInvoice, event in to reply out; {CLIENTS} clients, {AT_ONCE} at once, {count} requests");
+    println!(
+        "\ncreateHoldInvoice, event in to reply out; {CLIENTS} clients, {AT_ONCE} at once, median of {ROUNDS} rounds of {count}"
+    );
     println!(
         "| NIP-44 | journal | per second | per CPU second | limit per CPU second | ratio | CPU µs of one, by thread |"
     );
     println!("|---|---|---|---|---|---|---|");
     for version in [Version::V1, Version::V2] {
         for journal_in_memory in [true, false] {
+            let row = measured(version, journal_in_memory, count);
+            let ratio = row.ratio();
             let Row {
                 per_second,
                 per_cpu_second,
                 limit,
                 threads,
-            } = measured(version, journal_in_memory, count);
+            } = row;
             let journal = if journal_in_memory { "in memory" } else { "fdatasync" };
             println!(
-                "| {version:?} | {journal} | {per_second:.0} | {per_cpu_second:.0} | {limit:.0} | {:.2} | {threads} |",
-                per_cpu_second / limit
+                "| {version:?} | {journal} | {per_second:.0} | {per_cpu_second:.0} | {limit:.0} | {ratio:.2} | {threads} |"
             );
         }
     }
@@ -98,21 +109,26 @@ fn measured(version: Version, journal_in_memory: bool, count: usize) -> Row {
         &collector,
         clients::requests(&keys, service(), version, 0, WARM_UP),
     );
-    let requests = clients::requests(&keys, service(), version, WARM_UP as u64, count);
-    let before = limit(&keys, &requests, &collector, version);
-    let (meter, threads) = (Meter::start(), meter::threads());
-    answer(&daemon, &collector, requests.clone());
-    let (wall, cpu) = meter.read();
-    let threads = by_thread(&threads, count);
-    let after = limit(&keys, &requests, &collector, version);
-    check(&daemon, &keys, &collector, WARM_UP + count);
-    let count = count as f64;
-    Row {
-        per_second: count / wall,
-        per_cpu_second: count / cpu,
-        limit: (before + after) / 2.0,
-        threads,
-    }
+    let round = |n: usize| {
+        let first = WARM_UP + n * count;
+        let requests = clients::requests(&keys, service(), version, first as u64, count);
+        let before = limit(&keys, &requests, &collector, version);
+        let (meter, threads) = (Meter::start(), meter::threads());
+        answer(&daemon, &collector, requests.clone());
+        let (wall, cpu) = meter.read();
+        let threads = by_thread(&threads, count);
+        let after = limit(&keys, &requests, &collector, version);
+        Row {
+            per_second: count as f64 / wall,
+            per_cpu_second: count as f64 / cpu,
+            limit: (before + after) / 2.0,
+            threads,
+        }
+    };
+    let mut rows: Vec<Row> = (0..ROUNDS).map(round).collect();
+    check(&daemon, &keys, &collector, WARM_UP + ROUNDS * count);
+    rows.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
+    rows.swap_remove(ROUNDS / 2)
 }
 
 /// The threads that had the most since `before`.

@@ -22,7 +22,7 @@ fn main() {
     let both = !has("handled") && !has("relayed");
     println!("{}", meter::machine());
     if both || has("handled") {
-        handled::run(if has("quick") { 2_000 } else { 10_000 });
+        handled::run(if has("quick") { 500 } else { 3_000 });
     }
     if both || has("relayed") {
         relayed::run(if has("quick") { 2 } else { 10 });
