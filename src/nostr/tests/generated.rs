@@ -105,8 +105,10 @@ fn told_of(error: &BadField, field: &str) {
     assert!(shows_what_came(field) || !error.to_string().contains(SECRET), "{error}");
 }
 
+type Reads = fn(&Object) -> Result<(), BadField>;
+
 /// A result's reader, and a result that it takes.
-fn results() -> Vec<(fn(&Object) -> Result<(), BadField>, Value)> {
+fn results() -> Vec<(Reads, Value)> {
     let hash = "ab".repeat(32);
     vec![
         (
