@@ -21,6 +21,8 @@ pub struct SiteTerms {
     pub hold_expiry_delta: u32,
     /// No dispense with fewer blocks left than this.
     pub min_blocks_left: u32,
+    /// An outcome that is still unknown is decided with fewer blocks left than this.
+    pub force_blocks_left: u32,
     /// How long a hold may wait for its dispense, in milliseconds.
     pub hold_ms: u64,
     /// How long an outcome may stay unknown, in milliseconds.
@@ -62,6 +64,15 @@ fn misfit(terms: &SiteTerms, info: &ServiceInfo) -> Option<String> {
         return Some(format!(
             "min_blocks_left is {} here and {} at the service, which would refuse to commit: raise it here",
             terms.min_blocks_left, info.min_blocks_left
+        ));
+    }
+    if let Some(theirs) = info.force_blocks_left
+        && theirs >= terms.force_blocks_left
+    {
+        return Some(format!(
+            "force_blocks_left is {} here, and the service cancels a committed hold with fewer than {theirs} blocks left: \
+             raise it here",
+            terms.force_blocks_left
         ));
     }
     if unknown.saturating_add(MARGIN_SECONDS) >= info.commit_deadline_seconds {

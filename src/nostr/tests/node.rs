@@ -18,6 +18,7 @@ use crate::time::Clock;
 pub const TERMS: SiteTerms = SiteTerms {
     hold_expiry_delta: 18,
     min_blocks_left: 12,
+    force_blocks_left: 6,
     hold_ms: 600_000,
     unknown_ms: 3_000_000,
 };
@@ -270,6 +271,11 @@ async fn what_does_not_fit_stops_new_invoices_and_nothing_else() {
     assert!(why.contains("hold_expiry_delta is 18 here and 12"), "{why}");
     let why = says(|info| info.min_blocks_left = 13).await;
     assert!(why.contains("min_blocks_left is 12 here and 13"), "{why}");
+    let why = says(|info| info.force_blocks_left = Some(6)).await;
+    assert!(
+        why.contains("force_blocks_left is 6 here") && why.contains("fewer than 6"),
+        "{why}"
+    );
     let why = says(|info| info.commit_deadline_seconds = 3_120).await;
     assert!(why.contains("3000 s here") && why.contains("3120 s"), "{why}");
     let why = says(|info| info.hold_deadline_seconds = 599).await;
