@@ -265,8 +265,8 @@ impl Service {
         self.own(caller, hash).await?;
         let reply = self.ordered(hash, Order::Commit).await?;
         let committed = reply
-            .blocks_left
-            .and_then(|left| standing::committed(&reply.invoice, left));
+            .kept
+            .and_then(|kept| standing::committed(&reply.invoice, kept.blocks_left));
         committed.ok_or_else(|| standing::refusal(&reply.invoice, "the invoice is not held any more"))
     }
 

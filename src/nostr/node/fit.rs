@@ -3,6 +3,8 @@
 //! Pure. Used by the node. What must stay true: a cash-out decides by itself (its own deadlines) before the service
 //! decides for it (the service's deadlines).
 
+use std::time::Duration;
+
 use crate::nostr::method::{CommittedInvoice, HoldState, ServiceInfo};
 
 /// A decision has to reach the service before its deadline, over relays and repetitions.
@@ -92,11 +94,15 @@ fn misfit(terms: &SiteTerms, info: &ServiceInfo) -> Option<String> {
     None
 }
 
-/// Whether a commitment lasts long enough for a dispense. `now_unix` is by the service's clock.
+/// How long a commitment lasts, if that is long enough for a dispense. `now_unix` is by the service's clock.
 ///
 /// # Errors
 /// Why not.
-pub(super) fn commitment_fits(terms: &SiteTerms, committed: &CommittedInvoice, now_unix: u64) -> Result<(), String> {
+pub(super) fn commitment_fits(
+    terms: &SiteTerms,
+    committed: &CommittedInvoice,
+    now_unix: u64,
+) -> Result<Duration, String> {
     if committed.state != HoldState::Accepted {
         return Err(format!("the service says {:?}", committed.state));
     }
@@ -110,7 +116,7 @@ pub(super) fn commitment_fits(terms: &SiteTerms, committed: &CommittedInvoice, n
             "the service keeps the hold for {left} s, {needed} s are needed"
         ));
     }
-    Ok(())
+    Ok(Duration::from_secs(left))
 }
 
 /// Far enough from the service's clock that somebody should look.

@@ -207,6 +207,19 @@ async fn a_commitment_is_the_services_own() {
     );
     assert_eq!(seen.lowest_expiry_height, Some(EXPIRY_HEIGHT));
     assert!(fake.world().ledger.entries[&hash].commit_deadline_unix.is_some());
+    let kept_until = commitment.kept_until.expect("a deadline");
+    let left = kept_until.since(fake.clock.now());
+    assert!((3_585..=3_600).contains(&left.as_secs()), "{left:?}");
+    // By this machine's clock, whatever the service's says.
+    fake.service_ahead_ms.store(40_000, Ordering::SeqCst);
+    let again = node
+        .commit(&hash)
+        .await
+        .expect("committed")
+        .kept_until
+        .expect("a deadline");
+    assert_eq!(kept_until.since(again).as_secs(), 40);
+    fake.service_ahead_ms.store(0, Ordering::SeqCst);
     // Its deadline does not move: asked too late, it does not last for a dispense.
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(node.commit(&hash).await.expect("answered").held, None);
