@@ -25,9 +25,10 @@ use super::lnd::{self, LndStatus};
 use super::shared::Shared;
 use crate::ids::{PaymentHash, Preimage};
 use crate::invoice::{self, Effect, Invoice, InvoiceEvent, InvoicePhase, InvoiceSpec, Owner};
-use crate::lnd::{Commitment, InvoiceSnapshot, InvoiceState};
+use crate::lnd::{Commitment, InvoiceState};
 use crate::metrics::{ActorKind, LndMethod};
 use crate::record::Body;
+use crate::time::UnixMs;
 
 /// How long the actor of an ended invoice still answers for it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -61,8 +62,17 @@ pub struct InvoiceCall {
 pub struct Reply {
     /// Its state, durable.
     pub invoice: Invoice,
-    /// After [`Order::Commit`]: blocks before LND cancels, read just now.
-    pub blocks_left: Option<i64>,
+    /// After [`Order::Commit`]: for how long, read just now.
+    pub kept: Option<Kept>,
+}
+
+/// How long a committed hold lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Blocks before LND cancels.
+    pub blocks_left: i64,
+    /// See [`Commitment::kept_until`].
+    pub until: Option<UnixMs>,
 }
 
 /// Why an order was not followed.
@@ -212,7 +222,7 @@ impl InvoiceActor {
     fn order(
         &mut self,
         event: InvoiceEvent,
-        blocks_left: Option<i64>,
+        kept: Option<Kept>,
         ctx: &mut Context<Self>,
     ) -> Pin<Box<dyn Future<Output = Result<Reply, OrderError>>>> {
         let Some(item) = &mut self.item else {
@@ -222,7 +232,7 @@ impl InvoiceActor {
         let before = Box::new(item.state().clone());
         let then = move |verdict: Verdict<Invoice>| {
             let reply = match verdict {
-                Ok(invoice) => Ok(Reply { invoice, blocks_left }),
+                Ok(invoice) => Ok(Reply { invoice, kept }),
                 Err(why) => Err(OrderError::Refused { why, invoice: before }),
             };
             // Whoever asked may be gone; the order stands.
@@ -248,10 +258,7 @@ impl InvoiceActor {
             let reply = match written {
                 Ok(()) => {
                     this.take_up(invoice.clone(), ctx);
-                    Ok(Reply {
-                        invoice,
-                        blocks_left: None,
-                    })
+                    Ok(Reply { invoice, kept: None })
                 }
                 Err(JournalError::Unknown(why)) => {
                     this.astray(&why, ctx);
@@ -277,12 +284,12 @@ impl InvoiceActor {
         let read = read.into_actor(self).map(move |read, this, ctx| {
             let committed = match read {
                 Err(error) => Err(OrderError::Later(error.to_string())),
-                Ok(Commitment { held, height }) => this.commit_seen(held, height),
+                Ok(commitment) => this.commit_seen(commitment),
             };
             match committed {
                 Err(error) => drop(answer.send(Err(error))),
-                Ok((event, blocks_left)) => {
-                    let reply = this.order(event, Some(blocks_left), ctx);
+                Ok((event, kept)) => {
+                    let reply = this.order(event, Some(kept), ctx);
                     let forward = async move { drop(answer.send(reply.await)) };
                     ctx.spawn(forward.into_actor(this));
                 }
@@ -296,13 +303,18 @@ impl InvoiceActor {
         })
     }
 
-    fn commit_seen(&self, seen: Option<InvoiceSnapshot>, height: u32) -> Result<(InvoiceEvent, i64), OrderError> {
+    fn commit_seen(&self, seen: Commitment) -> Result<(InvoiceEvent, Kept), OrderError> {
+        let Commitment {
+            held,
+            height,
+            kept_until,
+        } = seen;
         let invoice = self.invoice().ok_or(OrderError::Unknown)?;
         let refused = |why: String| OrderError::Refused {
             why,
             invoice: Box::new(invoice.clone()),
         };
-        let held = seen.filter(|seen| seen.state == InvoiceState::Accepted && seen.paid >= invoice.spec.amount);
+        let held = held.filter(|seen| seen.state == InvoiceState::Accepted && seen.paid >= invoice.spec.amount);
         let expiry = held.and_then(|seen| seen.lowest_expiry_height);
         let Some(expiry) = expiry else {
             return Err(refused("LND does not hold the payment any more".into()));
@@ -317,7 +329,11 @@ impl InvoiceActor {
             )));
         }
         let at = self.shared.clock.now();
-        Ok((InvoiceEvent::Committed { at, height }, blocks_left))
+        let kept = Kept {
+            blocks_left,
+            until: kept_until,
+        };
+        Ok((InvoiceEvent::Committed { at, height }, kept))
     }
 }
 
@@ -349,7 +365,7 @@ impl Handler<InvoiceCall> for InvoiceActor {
                 Box::pin(async {
                     Ok(Reply {
                         invoice: invoice?,
-                        blocks_left: None,
+                        kept: None,
                     })
                 })
             }

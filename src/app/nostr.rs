@@ -109,6 +109,7 @@ impl OnNostr {
         let terms = SiteTerms {
             hold_expiry_delta: config.policy.hold_expiry_delta,
             min_blocks_left: config.policy.min_blocks_left,
+            force_blocks_left: config.policy.force_blocks_left,
             hold_ms: config.policy.hold_ms,
             unknown_ms: config.policy.unknown_ms,
         };

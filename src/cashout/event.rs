@@ -76,6 +76,9 @@ pub enum Event {
         intent: DispenseIntent,
         /// Blocks before LND cancels, re-read just before.
         blocks_left: i64,
+        /// Until then whoever holds the payment keeps the hold for it, when that is not the cash-out's to say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept_until: Option<UnixMs>,
         /// When.
         at: UnixMs,
     },

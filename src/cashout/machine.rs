@@ -11,6 +11,9 @@ use crate::hardware::{CassetteReport, DispenseIntent, DispenseReport};
 use crate::money::{Minor, Msat};
 use crate::time::UnixMs;
 
+/// A decision has to reach whoever keeps the hold before it is given up.
+const ORDER_ON_ITS_WAY: Duration = Duration::from_secs(120);
+
 /// What has to be done in a state. Each may be started again after a crash, but `Dispense`:
 /// an interruption leaves `Dispensing` before effects are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,8 +92,11 @@ pub fn apply(cashout: &CashOut, event: &Event) -> Next {
         Event::WindowClosing { blocks_left } => Ok(step.window_closing(*blocks_left)),
         Event::CheckRefused { reason } => Ok(step.check_refused(reason)),
         Event::DispenseCommitted {
-            intent, blocks_left, ..
-        } => step.dispense_committed(intent, *blocks_left),
+            intent,
+            blocks_left,
+            kept_until,
+            ..
+        } => step.dispense_committed(intent, *blocks_left, *kept_until),
         Event::DispenseReported { report, at } | Event::EvidenceFound { report, at } => step.reported(report, *at),
         Event::Interrupted { at } => Ok(step.interrupted(*at)),
         Event::EvidenceMissing { reason } => step.evidence_missing(reason),
@@ -186,7 +192,7 @@ impl Step<'_> {
         matches!(self.cashout.phase, Phase::Held { .. }).then(|| self.canceling(reason))
     }
 
-    fn dispense_committed(&self, intent: &DispenseIntent, blocks_left: i64) -> Next {
+    fn dispense_committed(&self, intent: &DispenseIntent, blocks_left: i64, kept_until: Option<UnixMs>) -> Next {
         if !matches!(self.cashout.phase, Phase::Held { .. }) {
             return self.illegal("no payment is held for it");
         }
@@ -217,6 +223,7 @@ impl Step<'_> {
         }
         let mut next = self.to(Phase::Dispensing { intent: intent.clone() });
         next.orders = next.orders.saturating_add(1);
+        next.kept_until = kept_until;
         Ok(Some(next))
     }
 
@@ -231,10 +238,22 @@ impl Step<'_> {
         self.to(Phase::OutcomeUnknown {
             intent: intent.clone(),
             reason: reason.to_owned(),
-            until: at.plus(Duration::from_millis(self.cashout.quote.policy.unknown_ms)),
+            until: self.decide_by(at),
             at_least,
             no_evidence: false,
         })
+    }
+
+    /// When the policy decides an outcome that is unknown since `at`: while the hold is kept, which an outage may have
+    /// shortened. A hold that is gone is no reason for haste.
+    fn decide_by(&self, at: UnixMs) -> UnixMs {
+        let own = at.plus(Duration::from_millis(self.cashout.quote.policy.unknown_ms));
+        let Some(kept_until) = self.cashout.kept_until.filter(|until| *until > at) else {
+            return own;
+        };
+        // Of a short rest half is left for the device to tell.
+        let left = kept_until.since(at);
+        own.min(at.plus(left.saturating_sub(ORDER_ON_ITS_WAY.min(left / 2))))
     }
 
     fn reported(&self, report: &DispenseReport, at: UnixMs) -> Next {

@@ -210,6 +210,9 @@ pub struct CashOut {
     pub books: Books,
     /// The invoice was canceled under a running or unknown dispense.
     pub hold_lost: bool,
+    /// Of the last order: until then the hold is kept for it, when that is not this cash-out's to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<UnixMs>,
 }
 
 impl CashOut {
@@ -226,6 +229,7 @@ impl CashOut {
             notes: Vec::new(),
             books: Books::default(),
             hold_lost: false,
+            kept_until: None,
         }
     }
 

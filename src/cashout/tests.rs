@@ -1,5 +1,7 @@
 //! The whole state x event grid as a committed table, and the invariants under generated histories.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -157,6 +159,7 @@ fn committed() -> Event {
     Event::DispenseCommitted {
         intent: intent(order()),
         blocks_left: 40,
+        kept_until: None,
         at: AT,
     }
 }
@@ -204,6 +207,7 @@ fn events() -> Vec<(&'static str, Event)> {
     let commit_of = |order, blocks_left| Event::DispenseCommitted {
         intent: intent(order),
         blocks_left,
+        kept_until: None,
         at: AT,
     };
     vec![
@@ -551,4 +555,38 @@ fn an_operator_can_not_take_back_cash_that_the_device_counted_out() {
     assert!(at_least > Minor::ZERO);
     assert!(apply(&item, &resolved(Resolution::Delivered(Minor::ZERO))).is_err());
     assert!(apply(&item, &resolved(Resolution::Delivered(at_least))).is_ok());
+}
+
+#[test]
+fn an_unknown_outcome_is_decided_while_the_hold_is_kept() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let mut start = fresh(PartialPolicy::Owe, UnknownPolicy::Settle);
+    start.quote.policy.unknown_ms = 3_600_000;
+    let keep = |until| match committed() {
+        Event::DispenseCommitted {
+            intent,
+            blocks_left,
+            at,
+            ..
+        } => Event::DispenseCommitted {
+            intent,
+            blocks_left,
+            kept_until: until,
+            at,
+        },
+        other => other,
+    };
+    // The site was away for so long after its commit; it decides so long after that.
+    for (kept, away, decides) in [
+        (Some(minutes(65)), minutes(1), minutes(61)),
+        (Some(minutes(65)), minutes(30), minutes(63)),
+        (Some(minutes(65)), minutes(63), minutes(64)),
+        (Some(minutes(65)), minutes(65), minutes(125)),
+        (None, minutes(30), minutes(90)),
+    ] {
+        let committed = keep(kept.map(|kept| AT.plus(kept)));
+        let interrupted = Event::Interrupted { at: AT.plus(away) };
+        let state = played(start.clone(), &[opened(), held(), committed, interrupted]);
+        assert_eq!(deadline(&state), Some(AT.plus(decides)), "{kept:?} {away:?}");
+    }
 }

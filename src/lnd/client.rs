@@ -286,6 +286,7 @@ impl Lightning for LndClient {
         Ok(Commitment {
             held,
             height: info.block_height,
+            kept_until: None,
         })
     }
 

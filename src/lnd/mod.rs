@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use crate::ids::{PaymentHash, Preimage};
 use crate::money::Msat;
+use crate::time::UnixMs;
 
 pub use classify::classify;
 pub use client::LndClient;
@@ -86,6 +87,8 @@ pub struct Commitment {
     pub held: Option<InvoiceSnapshot>,
     /// The best height of a node that is in sync with the chain, read just now. Without meaning when nothing is held.
     pub height: u32,
+    /// Until then a node far away keeps the hold, by this machine's clock; `None`: it has no deadline of its own.
+    pub kept_until: Option<UnixMs>,
 }
 
 /// What the node says of itself. `GetInfo`.

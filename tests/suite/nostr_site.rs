@@ -34,6 +34,11 @@ const SERVICE: Plan = Plan {
 
 /// The site of client alice, whose key is in its own file.
 async fn site(dir: &Path, service: &Service) -> Site {
+    site_of(dir, service, "").await
+}
+
+/// The same with lines of a policy.
+async fn site_of(dir: &Path, service: &Service, policy: &str) -> Site {
     let home = dir.join("site");
     std::fs::create_dir_all(&home).unwrap();
     let key = home.join("nostr.key");
@@ -52,7 +57,7 @@ async fn site(dir: &Path, service: &Service) -> Site {
     let text = format!(
         "data_dir = 'data'\npayments = 'nostr'\n[nostr]\nkey_file = 'nostr.key'\nrelays = ['{}']\n\
          [site]\nservice = '{}'\ndeadline = '1s'\n[rate]\ncurrency = 'EUR'\nper_btc = '95000.00'\n\
-         [[atm]]\nid = 'left'\nmodel = 'puloon-lcdm4000'\npath = 'left'\nmin_amount = '20.00'\nmax_amount = '500.00'\n\
+         [policy]\n{policy}\n[[atm]]\nid = 'left'\nmodel = 'puloon-lcdm4000'\npath = 'left'\nmin_amount = '20.00'\nmax_amount = '500.00'\n\
          [atm.timings]\nack_ms = 500\nreply_ms = 3000\nreset_ms = 10\n\
          [[atm.cassette]]\nposition = 1\ndenomination = '20.00'\nnotes = 100\n\
          [[atm.cassette]]\nposition = 2\ndenomination = '50.00'\nnotes = 100\n",
@@ -100,9 +105,13 @@ fn pay(service: &Service, cashout: &CashOut) -> u64 {
 }
 
 fn run(test: impl AsyncFnOnce(&Service, &Site)) {
+    run_of("", test);
+}
+
+fn run_of(policy: &str, test: impl AsyncFnOnce(&Service, &Site)) {
     let dir = tempfile::tempdir().unwrap();
     run_in(dir.path(), SERVICE, async |service| {
-        let site = site(dir.path(), service).await;
+        let site = site_of(dir.path(), service, policy).await;
         test(service, &site).await;
         let ledger = service.lnd.ledger().unwrap();
         assert_eq!(ledger.money.held_msat, 0, "{ledger:?}");
@@ -228,5 +237,27 @@ fn a_site_goes_on_after_its_own_restart() {
         let done = site.reaches(paid.id, "completed").await;
         assert_eq!(done.books.delivered, Minor(6_000));
         service.reaches(paid.quote.hash, InvoiceState::Settled).await;
+    });
+}
+
+#[test]
+fn a_site_decides_by_its_own_policy_before_the_service_gives_the_hold_up_for_want_of_blocks() {
+    run_of("unknown_at_deadline = 'settle'", async |service, site| {
+        site.dispenser.inject(
+            Fault::PowerLost {
+                after_notes: None,
+                serial_kept: false,
+            }
+            .next(),
+        );
+        let cashout = site.start().await;
+        let payment = pay(service, &cashout);
+        site.reaches(cashout.id, "outcome_unknown").await;
+        let hold = service.client(alice()).await.get(cashout.quote.hash).await.unwrap();
+        let left = u32::try_from(hold.blocks_left.unwrap()).unwrap();
+        service.lnd.advance_blocks(left - 5).unwrap();
+        let done = site.reaches(cashout.id, "completed").await;
+        assert_eq!(done.books.loss, Minor::ZERO);
+        assert!(service.lnd.ended_payment(payment).await.unwrap().preimage.is_some());
     });
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::super::drive::{Done, Work};
 use super::super::hardware::{Dispense, Prepare, Recover};
-use super::super::invoice::{InvoiceCall, InvoiceSeen, Order, OrderError, Reply};
+use super::super::invoice::{InvoiceCall, InvoiceSeen, Kept, Order, OrderError, Reply};
 use super::super::shared::{Seat, Shared};
 use super::Atm;
 use crate::cashout::ledger::Stock;
@@ -201,11 +201,12 @@ async fn prepare(shared: &Shared, seat: &Seat, cashout: &CashOut, order: Option<
             nothing(RETRY)
         }
         Ok(Reply {
-            blocks_left: Some(blocks_left),
+            kept: Some(Kept { blocks_left, until }),
             ..
         }) => one(Event::DispenseCommitted {
             intent: DispenseIntent { order, marker },
             blocks_left,
+            kept_until: until,
             at,
         }),
         Ok(_) => nothing(RETRY),

@@ -16,6 +16,7 @@ use super::{Caller, standing};
 use crate::actors::invoice::{InvoiceCall, Order, OrderError, Reply};
 use crate::actors::journal::Load;
 use crate::actors::shared::Shared;
+use crate::cashout::Policy;
 use crate::clients::{Limits, quota};
 use crate::config::ServiceConfig;
 use crate::ids::{NostrKey, PaymentHash, Preimage};
@@ -30,6 +31,12 @@ const OPENING: Duration = Duration::from_secs(15);
 const ENDING: Duration = Duration::from_secs(2);
 /// LND takes no larger final CLTV delta from payers (`routing.MaxCLTVDelta`).
 const CLTV_EXPIRY_MAX: u16 = 2016;
+
+/// A committed hold is given up with fewer blocks left than this: half of what this daemon forces its own outcomes at, so
+/// that a site with the same policy has decided, and its order is here, before this side decides for it.
+fn force_blocks_left(policy: &Policy) -> u32 {
+    policy.force_blocks_left / 2
+}
 
 pub(super) type Answer<T> = Result<T, Failure>;
 
@@ -223,7 +230,7 @@ impl Service {
             owner: Owner::Remote {
                 client,
                 commit_ms: u64::try_from(self.config.commit_deadline.as_millis()).unwrap_or(u64::MAX),
-                force_blocks_left: policy.force_blocks_left,
+                force_blocks_left: force_blocks_left(policy),
             },
             amount: Msat(wanted.amount_sats.saturating_mul(1000)),
             memo: wanted.memo,
@@ -258,8 +265,8 @@ impl Service {
         self.own(caller, hash).await?;
         let reply = self.ordered(hash, Order::Commit).await?;
         let committed = reply
-            .blocks_left
-            .and_then(|left| standing::committed(&reply.invoice, left));
+            .kept
+            .and_then(|kept| standing::committed(&reply.invoice, kept.blocks_left));
         committed.ok_or_else(|| standing::refusal(&reply.invoice, "the invoice is not held any more"))
     }
 
@@ -335,6 +342,7 @@ impl Service {
             trouble: status.can_add().err(),
             hold_expiry_delta: policy.hold_expiry_delta,
             min_blocks_left: policy.min_blocks_left,
+            force_blocks_left: Some(force_blocks_left(policy)),
             cltv_expiry: policy.cltv_expiry,
             hold_deadline_seconds: policy.hold_ms / 1000,
             commit_deadline_seconds: self.config.commit_deadline.as_secs(),

@@ -234,6 +234,9 @@ pub struct ServiceInfo {
     pub hold_expiry_delta: u32,
     /// No commit with fewer blocks left than this.
     pub min_blocks_left: u32,
+    /// A committed hold is canceled with fewer blocks left than this; not told by every service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_blocks_left: Option<u32>,
     /// The final CLTV delta of invoices whose caller names none.
     pub cltv_expiry: u16,
     /// So long after it was paid an uncommitted hold is canceled.

@@ -19,7 +19,11 @@ use crate::time::UnixMs;
 const PUBKEY_DIGITS: usize = 66;
 
 /// The answer to a commit that ends in a refund.
-pub(super) const NOTHING_HELD: Commitment = Commitment { held: None, height: 0 };
+pub(super) const NOTHING_HELD: Commitment = Commitment {
+    held: None,
+    height: 0,
+    kept_until: None,
+};
 
 /// An error of `call`.
 pub(super) fn say(call: &Call, kind: LnErrorKind, message: impl Into<String>) -> LnError {
@@ -181,8 +185,8 @@ pub(super) fn snapshot(invoice: HoldInvoice) -> Result<InvoiceSnapshot, LnError>
     })
 }
 
-/// A commitment that the service has recorded.
-pub(super) fn commitment(committed: &CommittedInvoice) -> Result<Commitment, LnError> {
+/// A commitment that the service has recorded, and keeps until `kept_until` by this machine's clock.
+pub(super) fn commitment(committed: &CommittedInvoice, kept_until: UnixMs) -> Result<Commitment, LnError> {
     let paid = msat(Method::CommitHoldInvoice, committed.amount_paid_sats)?;
     Ok(Commitment {
         held: Some(InvoiceSnapshot {
@@ -194,6 +198,7 @@ pub(super) fn commitment(committed: &CommittedInvoice) -> Result<Commitment, LnE
             lowest_expiry_height: Some(committed.htlc_expiry_height),
         }),
         height: committed.block_height,
+        kept_until: Some(kept_until),
     })
 }
 

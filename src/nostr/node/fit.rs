@@ -3,6 +3,8 @@
 //! Pure. Used by the node. What must stay true: a cash-out decides by itself (its own deadlines) before the service
 //! decides for it (the service's deadlines).
 
+use std::time::Duration;
+
 use crate::nostr::method::{CommittedInvoice, HoldState, ServiceInfo};
 
 /// A decision has to reach the service before its deadline, over relays and repetitions.
@@ -21,6 +23,8 @@ pub struct SiteTerms {
     pub hold_expiry_delta: u32,
     /// No dispense with fewer blocks left than this.
     pub min_blocks_left: u32,
+    /// An outcome that is still unknown is decided with fewer blocks left than this.
+    pub force_blocks_left: u32,
     /// How long a hold may wait for its dispense, in milliseconds.
     pub hold_ms: u64,
     /// How long an outcome may stay unknown, in milliseconds.
@@ -64,6 +68,15 @@ fn misfit(terms: &SiteTerms, info: &ServiceInfo) -> Option<String> {
             terms.min_blocks_left, info.min_blocks_left
         ));
     }
+    if let Some(theirs) = info.force_blocks_left
+        && theirs >= terms.force_blocks_left
+    {
+        return Some(format!(
+            "force_blocks_left is {} here, and the service cancels a committed hold with fewer than {theirs} blocks left: \
+             raise it here",
+            terms.force_blocks_left
+        ));
+    }
     if unknown.saturating_add(MARGIN_SECONDS) >= info.commit_deadline_seconds {
         return Some(format!(
             "unknown_deadline is {unknown} s here, and the service cancels a committed hold after {} s: lower it here or \
@@ -81,11 +94,15 @@ fn misfit(terms: &SiteTerms, info: &ServiceInfo) -> Option<String> {
     None
 }
 
-/// Whether a commitment lasts long enough for a dispense. `now_unix` is by the service's clock.
+/// How long a commitment lasts, if that is long enough for a dispense. `now_unix` is by the service's clock.
 ///
 /// # Errors
 /// Why not.
-pub(super) fn commitment_fits(terms: &SiteTerms, committed: &CommittedInvoice, now_unix: u64) -> Result<(), String> {
+pub(super) fn commitment_fits(
+    terms: &SiteTerms,
+    committed: &CommittedInvoice,
+    now_unix: u64,
+) -> Result<Duration, String> {
     if committed.state != HoldState::Accepted {
         return Err(format!("the service says {:?}", committed.state));
     }
@@ -99,7 +116,7 @@ pub(super) fn commitment_fits(terms: &SiteTerms, committed: &CommittedInvoice, n
             "the service keeps the hold for {left} s, {needed} s are needed"
         ));
     }
-    Ok(())
+    Ok(Duration::from_secs(left))
 }
 
 /// Far enough from the service's clock that somebody should look.

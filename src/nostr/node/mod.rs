@@ -271,10 +271,12 @@ impl Lightning for NostrNode {
             Err(error) => return Err(self.refused(&call, error).await),
         };
         // By the service's clock.
-        let now = self.0.caller.now().as_secs();
-        let now = now.saturating_add_signed(self.0.caller.skew_seconds().unwrap_or(0));
-        match fit::commitment_fits(&self.0.terms, &committed, now) {
-            Ok(()) => answer::commitment(&committed),
+        let now = self.0.caller.now();
+        let theirs = now
+            .as_secs()
+            .saturating_add_signed(self.0.caller.skew_seconds().unwrap_or(0));
+        match fit::commitment_fits(&self.0.terms, &committed, theirs) {
+            Ok(lasts) => answer::commitment(&committed, now.plus(lasts)),
             Err(why) => {
                 tracing::warn!(invoice = %hash, %why, "not committed");
                 Ok(answer::NOTHING_HELD)

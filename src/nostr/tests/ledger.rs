@@ -215,6 +215,7 @@ fn info() -> ServiceInfo {
         trouble: None,
         hold_expiry_delta: 18,
         min_blocks_left: 12,
+        force_blocks_left: Some(3),
         cltv_expiry: 80,
         hold_deadline_seconds: 600,
         commit_deadline_seconds: 3_600,

@@ -18,6 +18,7 @@ use crate::time::Clock;
 pub const TERMS: SiteTerms = SiteTerms {
     hold_expiry_delta: 18,
     min_blocks_left: 12,
+    force_blocks_left: 6,
     hold_ms: 600_000,
     unknown_ms: 3_000_000,
 };
@@ -206,6 +207,19 @@ async fn a_commitment_is_the_services_own() {
     );
     assert_eq!(seen.lowest_expiry_height, Some(EXPIRY_HEIGHT));
     assert!(fake.world().ledger.entries[&hash].commit_deadline_unix.is_some());
+    let kept_until = commitment.kept_until.expect("a deadline");
+    let left = kept_until.since(fake.clock.now());
+    assert!((3_585..=3_600).contains(&left.as_secs()), "{left:?}");
+    // By this machine's clock, whatever the service's says.
+    fake.service_ahead_ms.store(40_000, Ordering::SeqCst);
+    let again = node
+        .commit(&hash)
+        .await
+        .expect("committed")
+        .kept_until
+        .expect("a deadline");
+    assert_eq!(kept_until.since(again).as_secs(), 40);
+    fake.service_ahead_ms.store(0, Ordering::SeqCst);
     // Its deadline does not move: asked too late, it does not last for a dispense.
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(node.commit(&hash).await.expect("answered").held, None);
@@ -270,6 +284,11 @@ async fn what_does_not_fit_stops_new_invoices_and_nothing_else() {
     assert!(why.contains("hold_expiry_delta is 18 here and 12"), "{why}");
     let why = says(|info| info.min_blocks_left = 13).await;
     assert!(why.contains("min_blocks_left is 12 here and 13"), "{why}");
+    let why = says(|info| info.force_blocks_left = Some(6)).await;
+    assert!(
+        why.contains("force_blocks_left is 6 here") && why.contains("fewer than 6"),
+        "{why}"
+    );
     let why = says(|info| info.commit_deadline_seconds = 3_120).await;
     assert!(why.contains("3000 s here") && why.contains("3120 s"), "{why}");
     let why = says(|info| info.hold_deadline_seconds = 599).await;
