@@ -69,7 +69,11 @@ impl Lightning for Node {
 
     async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError> {
         let held = self.lookup(hash).await?;
-        Ok(Commitment { held, height: HEIGHT })
+        Ok(Commitment {
+            held,
+            height: HEIGHT,
+            kept_until: None,
+        })
     }
 
     async fn rights(&self) -> Result<(), LnError> {

@@ -66,6 +66,10 @@ fn height(object: &Object, name: &str) -> Result<u32, BadField> {
     Ok(u32::try_from(height).unwrap_or(u32::MAX))
 }
 
+fn optional_height(object: &Object, name: &str) -> Result<Option<u32>, BadField> {
+    field::value(object, name).map(|_| height(object, name)).transpose()
+}
+
 /// More than was asked may come.
 fn paid(object: &Object) -> Result<u64, BadField> {
     field::whole(object, "amount_paid_sats", 0..=2 * AMOUNT_SATS_MAX)
@@ -192,7 +196,6 @@ pub struct HoldInvoice {
 impl HoldInvoice {
     /// Reads it out of a reply or a push.
     pub fn read(object: &Object) -> Result<Self, BadField> {
-        let height = field::optional_whole(object, "htlc_expiry_height", 0..=u32::MAX.into())?;
         let blocks_left = field::value(object, "blocks_left").map(|_: &Value| field::signed(object, "blocks_left"));
         Ok(Self {
             payment_hash: hash_of(object)?,
@@ -203,7 +206,7 @@ impl HoldInvoice {
             amount_paid_sats: paid(object)?,
             accepted_at_unix: optional_unix(object, "accepted_at_unix")?,
             settled_at_unix: optional_unix(object, "settled_at_unix")?,
-            htlc_expiry_height: height.and_then(|height| u32::try_from(height).ok()),
+            htlc_expiry_height: optional_height(object, "htlc_expiry_height")?,
             blocks_left: blocks_left.transpose()?,
             hold_deadline_unix: optional_unix(object, "hold_deadline_unix")?,
         })
@@ -235,7 +238,7 @@ pub struct ServiceInfo {
     /// No commit with fewer blocks left than this.
     pub min_blocks_left: u32,
     /// A committed hold is canceled with fewer blocks left than this; not told by every service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub force_blocks_left: Option<u32>,
     /// The final CLTV delta of invoices whose caller names none.
     pub cltv_expiry: u16,
@@ -268,6 +271,7 @@ impl ServiceInfo {
             trouble: field::optional_text(object, "trouble", WORDS_BYTES)?.map(str::to_owned),
             hold_expiry_delta: height(object, "hold_expiry_delta")?,
             min_blocks_left: height(object, "min_blocks_left")?,
+            force_blocks_left: optional_height(object, "force_blocks_left")?,
             cltv_expiry: u16::try_from(cltv_expiry).unwrap_or(u16::MAX),
             hold_deadline_seconds: unix(object, "hold_deadline_seconds")?,
             commit_deadline_seconds: unix(object, "commit_deadline_seconds")?,
