@@ -172,12 +172,12 @@ impl Via {
     /// The error, with what to do about it.
     fn told(&self, error: CallError, least: Role) -> anyhow::Error {
         let (npub, relays) = (&self.npub, &self.relays);
+        let maybe = match is_known(&error) || least == Role::Viewer {
+            true => "",
+            false => "; THE ORDER MAY HAVE BEEN CARRIED OUT ALL THE SAME: look before you order it again",
+        };
         match error {
             CallError::NoAnswer { waited, trouble } => {
-                let maybe = match least {
-                    Role::Viewer => "",
-                    _ => "; THE ORDER MAY HAVE BEEN CARRIED OUT ALL THE SAME: look before you order it again",
-                };
                 let why = match trouble {
                     Some(words) => format!("the relays took no request: {words}"),
                     None => {
@@ -196,9 +196,19 @@ impl Via {
                  key = \"{npub}\" and this role",
                 failure.reason
             ),
-            CallError::Failed(failure) => anyhow!("{} [{}]", failure.reason, failure.code.as_str()),
-            other => other.into(),
+            CallError::Failed(failure) => anyhow!("{} [{}]{maybe}", failure.reason, failure.code.as_str()),
+            other => anyhow!("{other}{maybe}"),
         }
+    }
+}
+
+/// Whether an order that came to this was certainly not carried out. A part of the daemon that ended over an order says
+/// "unavailable", an answer that can not be read may be to one that was carried out, and "rate limited" to its repetition.
+fn is_known(error: &CallError) -> bool {
+    match error {
+        CallError::NoAnswer { .. } | CallError::Bad(_) => false,
+        CallError::Failed(failure) => !matches!(failure.code, Code::Unavailable | Code::RateLimited | Code::Other),
+        CallError::Seal(_) | CallError::Busy => true,
     }
 }
 
@@ -221,4 +231,23 @@ pub(super) fn target(text: &str) -> anyhow::Result<(PublicKey, Vec<String>)> {
     let (key, relays) = crate::config::nostr::read_profile(name).map_err(|why| anyhow!("--via: {why}"))?;
     let key = PublicKey::from_slice(&key.0).context("--via")?;
     Ok((key, relays))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nostr::wire::Failure;
+
+    #[test]
+    fn only_what_says_that_nothing_was_done_lets_an_order_be_given_again() {
+        let failed = |code| CallError::Failed(Failure::new(code, "no"));
+        for code in [Code::Refused, Code::NotAllowed, Code::NotFound] {
+            assert!(is_known(&failed(code)), "{code:?}");
+        }
+        for code in [Code::Unavailable, Code::RateLimited, Code::Other] {
+            assert!(!is_known(&failed(code)), "{code:?}");
+        }
+        assert!(!is_known(&CallError::Bad(BadField::new("atm", "is missing"))));
+        assert!(is_known(&CallError::Busy));
+    }
 }

@@ -275,7 +275,19 @@ fn blocks_close_the_window_of_what_a_client_committed() {
             HoldState::Accepted,
             "committed ones wait longer"
         );
-        service.lnd.advance_blocks(6).unwrap();
+        let info = client.caller.ask(&Call::GetServiceInfo, ServiceInfo::read).await;
+        assert_eq!(
+            info.unwrap().force_blocks_left,
+            Some(3),
+            "half of what a site decides at"
+        );
+        service.lnd.advance_blocks(8).unwrap();
+        until("three blocks to be left", async || {
+            client.get(hash).await.unwrap().blocks_left == Some(3)
+        })
+        .await;
+        assert_eq!(client.get(hash).await.unwrap().state, HoldState::Accepted);
+        service.lnd.advance_blocks(1).unwrap();
         service.reaches(hash, InvoiceState::Canceled).await;
         assert_eq!(code(client.settle(&preimage(1)).await), Code::AlreadyCanceled);
     });
@@ -314,8 +326,18 @@ fn an_invitation_makes_a_client_once_and_a_revoked_one_can_only_finish() {
             .await
             .unwrap();
         assert_eq!(code(client.create(&asked).await), Code::NotAllowed);
+        let info = Call::GetServiceInfo;
+        assert_eq!(
+            code(thief.caller.call(&info).await),
+            Code::NotAllowed,
+            "it never had any"
+        );
+        // A site asks this before it settles or cancels anything.
+        let told = client.caller.ask(&info, ServiceInfo::read).await.unwrap();
+        assert!(told.node_up && !told.can_create && told.client.is_empty(), "{told:?}");
         client.settle(&preimage(2)).await.unwrap();
         client.sees(hash, HoldState::Settled).await;
+        client.caller.ask(&info, ServiceInfo::read).await.unwrap();
     });
 }
 

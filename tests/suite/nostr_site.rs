@@ -15,6 +15,7 @@ use tellerd::hardware::puloon::emulator::{EmulatorHandle, Fault, Setup};
 use tellerd::ids::CashOutId;
 use tellerd::metrics::AtmState;
 use tellerd::money::Minor;
+use tellerd::nostr::method::{Call, PairingToken};
 use tellerd::sim::lnd::PayOptions;
 use tellerd::sim::lnd::node::record::InvoiceState;
 use tellerd::sim::relay::RelayFaults;
@@ -32,6 +33,13 @@ const SERVICE: Plan = Plan {
     service: "commit_deadline = '65m'",
 };
 
+fn write_key(home: &Path, keys: &nostr::Keys) {
+    std::fs::create_dir_all(home).unwrap();
+    let key = home.join("nostr.key");
+    std::fs::write(&key, keys.secret_key().to_secret_hex()).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
 /// The site of client alice, whose key is in its own file.
 async fn site(dir: &Path, service: &Service) -> Site {
     site_of(dir, service, "").await
@@ -40,11 +48,8 @@ async fn site(dir: &Path, service: &Service) -> Site {
 /// The same with lines of a policy.
 async fn site_of(dir: &Path, service: &Service, policy: &str) -> Site {
     let home = dir.join("site");
-    std::fs::create_dir_all(&home).unwrap();
-    let key = home.join("nostr.key");
-    if !key.exists() {
-        std::fs::write(&key, alice().secret_key().to_secret_hex()).unwrap();
-        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    if !home.join("nostr.key").exists() {
+        write_key(&home, &alice());
     }
     let link = home.join("left");
     // Slow enough to be met while dispensing.
@@ -259,5 +264,40 @@ fn a_site_decides_by_its_own_policy_before_the_service_gives_the_hold_up_for_wan
         let done = site.reaches(cashout.id, "completed").await;
         assert_eq!(done.books.loss, Minor::ZERO);
         assert!(service.lnd.ended_payment(payment).await.unwrap().preimage.is_some());
+    });
+}
+
+#[test]
+fn a_site_that_is_revoked_while_notes_come_out_is_still_paid() {
+    let dir = tempfile::tempdir().unwrap();
+    run_in(dir.path(), SERVICE, async |service| {
+        let (keys, kiosk) = (nostr::Keys::generate(), "kiosk".parse().unwrap());
+        let invitation = service.fleet.invite(kiosk, "ada".into()).await.unwrap();
+        let token = PairingToken::read_text(invitation.pairing.rsplit_once(':').unwrap().1).unwrap();
+        let enroll = Call::EnrollClient(token);
+        service.client(keys.clone()).await.caller.call(&enroll).await.unwrap();
+        write_key(&dir.path().join("site"), &keys);
+        let site = site(dir.path(), service).await;
+        let cashout = site.start().await;
+        let payment = pay(service, &cashout);
+        site.reaches(cashout.id, "dispensing").await;
+        // Its connection is a new one when it comes to settle.
+        service.relay.stop().await;
+        until("the site to know that it is cut off", async || {
+            site.up.fleet.readiness().await.lnd.is_err()
+        })
+        .await;
+        service
+            .fleet
+            .revoke("kiosk".parse().unwrap(), "ada".into())
+            .await
+            .unwrap();
+        service.relay.restart().await.unwrap();
+        site.reaches(cashout.id, "completed").await;
+        assert!(service.lnd.ended_payment(payment).await.unwrap().preimage.is_some());
+        until("the site to serve nobody any more", async || {
+            site.up.fleet.atm(&id("left")).await.unwrap().state == AtmState::OutOfService
+        })
+        .await;
     });
 }

@@ -214,7 +214,7 @@ impl Desk {
             Call::CancelHoldInvoice(hash) => outcome(service.cancel(caller, hash).await),
             Call::GetHoldInvoice(hash) => outcome(service.get(caller, hash).await),
             Call::SubscribeHoldInvoices => outcome(service.subscribe(caller)),
-            Call::GetServiceInfo => outcome(service.info(caller)),
+            Call::GetServiceInfo => outcome(service.info(caller).await),
             Call::EnrollClient(token) => outcome(self.enroll(caller, &token).await),
             Call::ReportSite(report) => outcome(self.report(caller, *report)),
             // Answered above.

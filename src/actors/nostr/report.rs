@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::sites::{ATMS, WAITING};
 use crate::actors::fleet::Fleet;
 use crate::actors::views;
 use crate::api::{SiteReport, WaitingItem};
@@ -41,12 +42,22 @@ async fn collect(fleet: &Fleet, clock: &SharedClock) -> SiteReport {
         reason: view.reason,
         operator_action: view.operator_action,
     });
+    let (waiting, all) = (waiting.collect::<Vec<_>>(), atms.iter().map(views::atm).collect());
     SiteReport {
         version: concat!("tellerd ", env!("CARGO_PKG_VERSION")).to_owned(),
         now_unix_ms: clock.now(),
-        waiting: waiting.collect(),
-        atms: atms.iter().map(views::atm).collect(),
+        waiting: at_most(WAITING, "cash-outs wait for an operator", waiting),
+        atms: at_most(ATMS, "machines", all),
     }
+}
+
+/// What a report has room for. One with more would be refused as a whole, and the site shown as down.
+fn at_most<T>(most: usize, what: &str, mut all: Vec<T>) -> Vec<T> {
+    if all.len() > most {
+        tracing::warn!("{} {what}: the service is told of {most}", all.len());
+        all.truncate(most);
+    }
+    all
 }
 
 /// Uses the invitation in `file`, if there is one, until the service has taken it; then deletes it.
@@ -72,5 +83,16 @@ pub async fn enroll(caller: &Caller, file: &Path) {
     tracing::info!("this site is enrolled at its service");
     if let Err(error) = std::fs::remove_file(file) {
         tracing::warn!(%error, file = %file.display(), "the used invitation can not be deleted");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_never_has_more_than_a_service_takes() {
+        assert_eq!(at_most(3, "machines", vec![1, 2, 3]), [1, 2, 3]);
+        assert_eq!(at_most(3, "machines", vec![1, 2, 3, 4]), [1, 2, 3]);
     }
 }

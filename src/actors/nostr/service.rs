@@ -19,7 +19,7 @@ use crate::actors::shared::Shared;
 use crate::cashout::Policy;
 use crate::clients::{Limits, quota};
 use crate::config::ServiceConfig;
-use crate::ids::{NostrKey, PaymentHash, Preimage};
+use crate::ids::{ClientName, NostrKey, PaymentHash, Preimage};
 use crate::invoice::{Invoice, InvoicePhase, InvoiceSpec, Owner};
 use crate::money::Msat;
 use crate::nostr::method::{CreateHoldInvoice, CreatedInvoice, InvoiceStanding, ServiceInfo};
@@ -31,6 +31,15 @@ const OPENING: Duration = Duration::from_secs(15);
 const ENDING: Duration = Duration::from_secs(2);
 /// LND takes no larger final CLTV delta from payers (`routing.MaxCLTVDelta`).
 const CLTV_EXPIRY_MAX: u16 = 2016;
+
+/// What a client may do that was revoked.
+const NOTHING: Limits = Limits {
+    max_amount_sats: 0,
+    max_held_sats: 0,
+    max_open: 0,
+    requests_per_minute: 0,
+    sats_per_day: 0,
+};
 
 /// A committed hold is given up with fewer blocks left than this: half of what this daemon forces its own outcomes at, so
 /// that a site with the same policy has decided, and its order is here, before this side decides for it.
@@ -327,8 +336,34 @@ impl Service {
         })
     }
 
-    pub fn info(&self, caller: &Caller) -> Answer<ServiceInfo> {
-        let (name, limits) = caller.client()?;
+    /// Whether this key has made an invoice here, whatever became of both.
+    async fn has_had(&self, key: NostrKey) -> Answer<bool> {
+        let journal = self.shared.journal.get();
+        let journal = journal.ok_or_else(|| unavailable("the journal's actor is being restarted"))?;
+        let question = move |folded: &crate::store::Folded, _: &crate::store::View| Ok(folded.usage.contains_key(&key));
+        let asked = journal.send(Load(Box::new(question))).await;
+        let asked = asked.map_err(|error| unavailable(error.to_string()))?;
+        asked.map_err(|error| unavailable(error.to_string()))
+    }
+
+    /// The caller's name and limits; of a client that was revoked, none. Before it settles or cancels what it has, a
+    /// site asks at which node that is.
+    async fn client_or_former(&self, caller: &Caller) -> Answer<Option<(ClientName, Limits)>> {
+        match caller.client() {
+            Ok((name, limits)) => Ok(Some((name.clone(), limits))),
+            Err(_) if self.has_had(caller.key).await? => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    pub async fn info(&self, caller: &Caller) -> Answer<ServiceInfo> {
+        let client = self.client_or_former(caller).await?;
+        let can_add = match client {
+            Some(_) => self.shared.status.borrow().can_add(),
+            None => Err("this key is no client here any more, it can only finish what it has".to_owned()),
+        };
+        let (name, limits) =
+            client.map_or_else(|| (String::new(), NOTHING), |(name, limits)| (name.to_string(), limits));
         let (status, policy) = (self.shared.status.borrow().clone(), &self.shared.terms.policy);
         let node = status.node.clone().unwrap_or_default();
         Ok(ServiceInfo {
@@ -338,8 +373,8 @@ impl Service {
             network: node.network,
             block_height: status.height,
             node_up: status.is_up(),
-            can_create: status.can_add().is_ok(),
-            trouble: status.can_add().err(),
+            can_create: can_add.is_ok(),
+            trouble: can_add.err(),
             hold_expiry_delta: policy.hold_expiry_delta,
             min_blocks_left: policy.min_blocks_left,
             force_blocks_left: Some(force_blocks_left(policy)),
@@ -347,7 +382,7 @@ impl Service {
             hold_deadline_seconds: policy.hold_ms / 1000,
             commit_deadline_seconds: self.config.commit_deadline.as_secs(),
             now_unix: self.shared.clock.now().as_secs(),
-            client: name.to_string(),
+            client: name,
             limits,
         })
     }

@@ -17,9 +17,9 @@ use crate::time::UnixMs;
 
 /// A site that was not heard of for so long is shown as down.
 pub const DOWN: Duration = Duration::from_secs(120);
-const ATMS: usize = 64;
+pub(super) const ATMS: usize = 64;
 const CASSETTES: usize = 16;
-const WAITING: usize = 256;
+pub(super) const WAITING: usize = 256;
 
 /// All sites that were ever heard of.
 #[derive(Debug, Default)]
