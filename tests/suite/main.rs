@@ -16,6 +16,7 @@ mod journal;
 mod journal_writer;
 mod lnd;
 mod lnd_fake;
+mod nostr_hostile;
 mod nostr_operator;
 mod nostr_rig;
 mod nostr_service;
