@@ -125,6 +125,7 @@ impl OnNostr {
             metrics: shared.metrics.clone(),
             ask: ask(shared),
             outbox: Arc::clone(&self.line.relays) as Arc<dyn Outbox>,
+            lost: Arc::clone(&shared.journal_lost),
         });
         let hear = |(_, service, caller): &(SiteConfig, PublicKey, Caller)| {
             let caller = caller.clone();

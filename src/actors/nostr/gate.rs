@@ -28,7 +28,7 @@ use crate::nostr::wire::endpoint::Opened;
 use crate::nostr::wire::{
     Code, DropReason, Endpoint, Failure, Incoming, Outcome, Party, Reply, Request, SealError, Sight, Signed, Version,
 };
-use crate::store::Seen;
+use crate::store::{Seen, SeenError};
 use crate::time::{SharedClock, UnixMs};
 
 /// Requests that are being answered at once.
@@ -121,6 +121,9 @@ pub struct Parts {
     pub ask: Ask,
     /// The relays.
     pub outbox: Arc<dyn Outbox>,
+    /// Told when ids can not be remembered any more: sled does not recover from a failed write, and without them
+    /// nobody could settle what he gave goods for. The daemon then has to end, to be started again.
+    pub lost: Arc<watch::Sender<Option<String>>>,
 }
 
 /// The own clock against those of the callers.
@@ -240,10 +243,15 @@ impl Gate {
             Ok(false) => Ok(opened),
             Ok(true) => Err(DropReason::Replay),
             Err(error) => {
-                tracing::error!(%error, "an event is dropped");
+                self.lost(&error);
                 Err(DropReason::ReplayUnknown)
             }
         }
+    }
+
+    fn lost(&self, error: &SeenError) {
+        tracing::error!(%error, "an event is dropped, and so would be all others");
+        self.parts.lost.send_replace(Some(error.to_string()));
     }
 
     fn stranger(&self, now: UnixMs) -> bool {
@@ -293,7 +301,8 @@ impl Gate {
             asked,
         };
         let outcome = (self.parts.ask)(question).await.ok_or(DropReason::Unanswered)?;
-        let until = UnixMs(created.saturating_mul(1000)).plus(FRESH);
+        // A sender whose clock is ahead is not served for longer than others.
+        let until = UnixMs(created.saturating_mul(1000)).min(now).plus(FRESH);
         self.send(sender, version, Reply { request_id, outcome }, until).await;
         Ok(())
     }
@@ -319,7 +328,7 @@ impl Gate {
             Ok(true) => Sight::First,
             Ok(false) => Sight::Again,
             Err(error) => {
-                tracing::error!(%error, "an event is dropped");
+                self.lost(&error);
                 Sight::Unknown
             }
         }
@@ -420,3 +429,6 @@ fn whence(opened: &Opened) -> (PublicKey, Version, u64) {
     let origin = opened.origin();
     (origin.sender, origin.version, origin.created_at_unix)
 }
+
+#[cfg(test)]
+mod tests;
