@@ -23,7 +23,6 @@ use crate::actors::nostr::gate::Gate;
 use crate::actors::nostr::once::Orders;
 use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
-use crate::clients::Book;
 use crate::config::token::{Token, TokenError, load_or_create_token};
 use crate::config::{AtmConfig, Config, Model, Payments, Variant};
 use crate::hardware::device::{self, DeviceConfig};
@@ -183,8 +182,8 @@ pub fn bring_up_with(
         (Payments::Nostr(_), Some(on_nostr)) => on_nostr.node(config).ok_or(AppError::NoService)?,
         (Payments::Nostr(_), None) => return Err(AppError::NoService),
     };
-    let book = &opened.store.folded().clients;
-    let shared = Arc::new(shared(config, metrics.clone(), clock, on_nostr.as_mut(), book));
+    let recorded = clients::Recorded::of(opened.store.folded());
+    let shared = Arc::new(shared(config, metrics.clone(), clock, on_nostr.as_mut(), &recorded));
     let (foundations, writer) = foundations(config, opened, metrics, wrap, node, &shared.journal_lost)?;
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
@@ -279,12 +278,12 @@ fn shared(
     metrics: Metrics,
     clock: SharedClock,
     on_nostr: Option<&mut OnNostr>,
-    clients: &Book,
+    recorded: &clients::Recorded,
 ) -> Shared {
     let service = on_nostr.as_ref().and_then(|on_nostr| on_nostr.identity.clone());
     let operators = config.nostr.as_ref().map(|nostr| nostr.operators.clone());
     let operators = operators.unwrap_or_default();
-    let roster = clients::roster(service.as_deref(), &operators, clients);
+    let roster = clients::roster(service.as_deref(), &operators, recorded);
     let gate = on_nostr.as_ref().map(|on_nostr| on_nostr.door.clone());
     let sites = on_nostr.map(|on_nostr| std::mem::take(&mut on_nostr.sites));
     let seats = config

@@ -21,6 +21,7 @@ use crate::clients::{Book, ClientEvent, ConfiguredClient, EnrollError, Limits, O
 use crate::ids::{ClientName, NostrKey, TokenHash};
 use crate::nostr::method::PairingToken;
 use crate::record::Body;
+use crate::store::Folded;
 use crate::time::UnixMs;
 
 /// How long the answer to a change is waited for. The change itself goes on.
@@ -63,11 +64,34 @@ impl ServiceIdentity {
     }
 }
 
+/// What the journal says of the clients.
+#[derive(Debug, Clone, Default)]
+pub struct Recorded {
+    /// Who was invited, enrolled and revoked.
+    pub book: Book,
+    /// Whose invoices are not at their end.
+    pub unfinished: Vec<NostrKey>,
+}
+
+impl Recorded {
+    /// As it is in the state.
+    #[must_use]
+    pub fn of(folded: &Folded) -> Self {
+        Self {
+            book: folded.clients.clone(),
+            unfinished: folded.unfinished_clients().collect(),
+        }
+    }
+}
+
 /// Everyone who may do anything. Without a service nobody is a client, whatever the book says.
 #[must_use]
-pub fn roster(service: Option<&ServiceIdentity>, operators: &[Operator], book: &Book) -> Roster {
+pub fn roster(service: Option<&ServiceIdentity>, operators: &[Operator], recorded: &Recorded) -> Roster {
+    let Recorded { book, unfinished } = recorded;
     match service {
-        Some(service) => Roster::new(&service.clients, service.limits, operators, book),
+        Some(service) => {
+            Roster::new(&service.clients, service.limits, operators, book).with_unfinished(unfinished.iter().copied())
+        }
         None => Roster::new(&[], Limits::NONE, operators, &Book::default()),
     }
 }
@@ -108,15 +132,27 @@ impl From<ClientError> for FleetError {
 /// What `change` writes, of whom; `None` when all is as it should be already.
 type Wanted = Option<(ClientName, ClientEvent)>;
 
-/// Who has this key, and a token with this hash, becomes a client.
+/// Who has this key, and a token with this hash, becomes a client. `known` is the client whose key it is already: its
+/// token may be the one that made it so, and which is void since.
 ///
 /// # Errors
 /// When the token is void, the key another client's, or the change can not be made durable.
-pub async fn enroll(shared: &Arc<Shared>, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
+pub async fn enroll(
+    shared: &Arc<Shared>,
+    token: TokenHash,
+    key: NostrKey,
+    known: Option<ClientName>,
+) -> Result<ClientName, ClientError> {
     let enrolled = change(shared, move |service, book, now| {
-        let name = book.enrolls(token, key, now, &service.clients)?.clone();
-        let event = ClientEvent::Enrolled { key, at: now };
-        Ok((Some((name.clone(), event)), name))
+        match (book.enrolls(token, key, now, &service.clients), known) {
+            // An OK must leave no token behind that still works.
+            (Ok(name), _) => {
+                let event = ClientEvent::Enrolled { key, at: now };
+                Ok((Some((name.clone(), event)), name.clone()))
+            }
+            (Err(EnrollError::Unknown), Some(known)) => Ok((None, known)),
+            (Err(error), _) => Err(error.into()),
+        }
     });
     let (_, name) = enrolled.await?;
     Ok(name)
@@ -134,7 +170,7 @@ impl Fleet {
     /// # Errors
     /// As there.
     pub async fn enroll(&self, token: TokenHash, key: NostrKey) -> Result<ClientName, ClientError> {
-        enroll(&self.shared, token, key).await
+        enroll(&self.shared, token, key, None).await
     }
 
     /// All clients of the service, by name.
@@ -143,7 +179,7 @@ impl Fleet {
     /// When there is no service, or the state can not be read.
     pub async fn clients(&self) -> Result<Vec<ClientView>, FleetError> {
         let service = service(&self.shared)?;
-        let book = book(&self.shared).await.map_err(ClientError::from)?;
+        let Recorded { book, .. } = recorded(&self.shared).await.map_err(ClientError::from)?;
         Ok(views(&book, &service.clients, self.shared.clock.now()))
     }
 
@@ -201,19 +237,18 @@ fn service(shared: &Shared) -> Result<&Arc<ServiceIdentity>, ClientError> {
     shared.service.as_ref().ok_or(ClientError::NoService)
 }
 
-/// What the journal says of the clients.
-async fn book(shared: &Shared) -> Result<Book, JournalError> {
+async fn recorded(shared: &Shared) -> Result<Recorded, JournalError> {
     let journal = shared.journal.get().ok_or(JournalError::Down)?;
-    let question: Load<Book> = Load(Box::new(|folded, _| Ok(folded.clients.clone())));
+    let question: Load<Recorded> = Load(Box::new(|folded, _| Ok(Recorded::of(folded))));
     let died = |_| JournalError::Unknown("the journal actor died over a question".into());
     journal.send(question).await.map_err(died)?
 }
 
-/// As [`book`], when the journal can be asked again. Should it never be, the daemon ends.
-async fn book_at_last(shared: &Shared) -> Book {
+/// As [`recorded`], when the journal can be asked again. Should it never be, the daemon ends.
+async fn recorded_at_last(shared: &Shared) -> Recorded {
     loop {
-        match book(shared).await {
-            Ok(book) => return book,
+        match recorded(shared).await {
+            Ok(recorded) => return recorded,
             Err(_) => tokio::time::sleep(REWRITE).await,
         }
     }
@@ -229,10 +264,10 @@ async fn change<T: 'static>(
     let shared = Arc::clone(shared);
     let work = actix::spawn(async move {
         let _one = shared.client_changes.lock().await;
-        let mut book = book(&shared).await?;
+        let Recorded { mut book, .. } = recorded(&shared).await?;
         let (wanted, answer) = decide(&service, &book, shared.clock.now())?;
         if let Some((name, event)) = wanted {
-            make(&shared, &mut book, name, event).await?;
+            book = make(&shared, name, event).await?;
         }
         Ok((book, answer))
     });
@@ -247,23 +282,22 @@ async fn change<T: 'static>(
     }
 }
 
-async fn make(shared: &Shared, book: &mut Book, name: ClientName, event: ClientEvent) -> Result<(), JournalError> {
+/// Writes the event and shows everyone the roster after it; answers the book.
+async fn make(shared: &Shared, name: ClientName, event: ClientEvent) -> Result<Book, JournalError> {
     let body = Body::Client {
         name: name.clone(),
         event: event.clone(),
     };
     let written = write(shared.journal.clone(), body).await;
     match &written {
-        Ok(()) => {
-            tracing::info!(client = %name, event = event.name(), "the clients changed");
-            book.apply(&name, &event);
-        }
+        Ok(()) => tracing::info!(client = %name, event = event.name(), "the clients changed"),
         // It may be durable or not: the journal's next life knows. Nothing else is changed before.
-        Err(JournalError::Unknown(_)) => *book = book_at_last(shared).await,
-        Err(_) => return written,
+        Err(JournalError::Unknown(_)) => {}
+        Err(error) => return Err(error.clone()),
     }
-    let service = shared.service.as_deref();
-    let roster = roster(service, &shared.operators, book);
+    // Read anew, after the record: who is a client no more may have asked for an invoice meanwhile.
+    let recorded = recorded_at_last(shared).await;
+    let roster = roster(shared.service.as_deref(), &shared.operators, &recorded);
     shared.roster.send_replace(Arc::new(roster));
-    written
+    written.map(|()| recorded.book)
 }

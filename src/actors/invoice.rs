@@ -19,7 +19,7 @@ use tokio_stream::wrappers::WatchStream;
 use super::child::{DownGuard, Post, can_panic};
 use super::drive::{Carrier, Done, Flights, Work, drive, restart, write};
 use super::invoice_work;
-use super::item::{Item, Verdict};
+use super::item::{Item, Refused, Verdict};
 use super::journal::{Journal, JournalError, load_invoice};
 use super::lnd::{self, LndStatus};
 use super::shared::Shared;
@@ -137,7 +137,8 @@ impl InvoiceActor {
             loaded.unwrap_or_else(|error| Err(JournalError::Unknown(error.to_string())))
         };
         let loaded = loaded.into_actor(self).map(|loaded, this, ctx| match loaded {
-            Ok(None) => {}
+            // Back after a death, or for an order: should none come, there is nothing to do.
+            Ok(None) => this.end_later(ctx),
             Ok(Some(invoice)) => this.take_up(invoice, ctx),
             Err(error) => this.astray(&error.to_string(), ctx),
         });
@@ -229,11 +230,13 @@ impl InvoiceActor {
             return Box::pin(async { Err(OrderError::Unknown) });
         };
         let (answer, answered) = oneshot::channel();
-        let before = Box::new(item.state().clone());
         let then = move |verdict: Verdict<Invoice>| {
             let reply = match verdict {
                 Ok(invoice) => Ok(Reply { invoice, kept }),
-                Err(why) => Err(OrderError::Refused { why, invoice: before }),
+                Err(Refused { why, state }) => Err(OrderError::Refused {
+                    why,
+                    invoice: Box::new(state),
+                }),
             };
             // Whoever asked may be gone; the order stands.
             let _ = answer.send(reply);

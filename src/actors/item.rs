@@ -103,8 +103,16 @@ impl Machine for Invoice {
     }
 }
 
+/// An event that was refused.
+pub struct Refused<M> {
+    /// Why.
+    pub why: String,
+    /// The state that it met, which may be a later one than when it was offered.
+    pub state: M,
+}
+
 /// What became of an offered event, told to whoever offered it.
-pub type Verdict<M> = Result<M, String>;
+pub type Verdict<M> = Result<M, Refused<M>>;
 
 /// Called once with the state after the event (changed or not), or with the refusal.
 pub type Then<M> = Box<dyn FnOnce(Verdict<M>)>;
@@ -187,7 +195,11 @@ impl<M: Machine> Item<M> {
                 Err(refusal) => {
                     let why = refusal.to_string();
                     if let Some(then) = offer.then.take() {
-                        then(Err(why.clone()));
+                        let state = self.state.clone();
+                        then(Err(Refused {
+                            why: why.clone(),
+                            state,
+                        }));
                     }
                     return Step::Refused {
                         event: offer.event,
@@ -305,6 +317,20 @@ mod tests {
         item.not_written();
         assert!(matches!(item.step(), Step::Idle), "the hold may be gone by now");
         assert_eq!(item.state().phase.name(), "held");
+    }
+
+    #[test]
+    fn a_refusal_tells_the_state_that_the_event_met() {
+        let (mut item, history) = item();
+        item.offer(history[0].clone());
+        assert!(matches!(item.step(), Step::Append(_)));
+        let (told, met) = std::sync::mpsc::channel();
+        let then = move |verdict: Verdict<CashOut>| told.send(verdict.err().map(|refused| refused.state)).unwrap();
+        item.offer_then(history[2].clone(), Box::new(then));
+        item.adopt();
+        assert!(matches!(item.step(), Step::Refused { .. }));
+        let met = met.recv().unwrap().expect("refused");
+        assert_eq!(met.phase.name(), "awaiting_payment", "not the one before the append");
     }
 
     #[test]

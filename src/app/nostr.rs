@@ -134,6 +134,7 @@ impl OnNostr {
             metrics: shared.metrics.clone(),
             ask: ask(shared),
             outbox,
+            lost: Arc::clone(&shared.journal_lost),
         }));
         let hear = |(_, service, caller): &(SiteConfig, PublicKey, Caller)| {
             let caller = caller.clone();

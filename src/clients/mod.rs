@@ -2,8 +2,8 @@
 //!
 //! Pure. [`Book`] is the fold of what was invited, enrolled and revoked (the journal); [`Roster`] joins it with the
 //! configuration and answers who a key is; [`Rates`] and [`quota`] hold clients to their limits. Called by the store's
-//! fold, by the fleet's door and by the Nostr actor. What must stay true: a key that is not in the roster may do nothing
-//! but enroll; a token works once and for a time; one key is one client; a revoked key stays out.
+//! fold, by the fleet's door and by the Nostr actor. What must stay true: a key that is no client in the roster may begin
+//! nothing but enroll; a token works once and for a time; one key is one client; a revoked key stays out.
 
 mod book;
 pub mod quota;

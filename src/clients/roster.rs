@@ -10,6 +10,9 @@ use crate::ids::{ClientName, NostrKey};
 /// A human, and the command line behind him.
 const OPERATOR_REQUESTS_PER_MINUTE: u32 = 240;
 
+/// Who can only look at, settle and cancel what it has.
+const UNFINISHED_REQUESTS_PER_MINUTE: u32 = 60;
+
 /// `[[service.client]]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfiguredClient {
@@ -66,7 +69,7 @@ pub struct Operator {
     pub role: Role,
 }
 
-/// Who the holder of a key is. One key may be both.
+/// Who the holder of a key is. One key may be both. Nobody: a stranger, or who was a client and has invoices still.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Who {
     /// A client of the hold-invoice service, with its limits.
@@ -75,7 +78,7 @@ pub struct Who {
     pub operator: Option<(ClientName, Role)>,
 }
 
-/// All keys that may do anything.
+/// All keys that may do anything, or that have something left to finish.
 #[derive(Debug, Clone, Default)]
 pub struct Roster {
     by_key: HashMap<NostrKey, Who>,
@@ -107,6 +110,16 @@ impl Roster {
         Self { by_key }
     }
 
+    /// With these keys too, whoever they are: their holders were clients, and have invoices that are not at their end. As
+    /// strangers they would share a bound with everybody, and could be kept from settling what they gave goods for.
+    #[must_use]
+    pub fn with_unfinished(mut self, keys: impl IntoIterator<Item = NostrKey>) -> Self {
+        for key in keys {
+            self.by_key.entry(key).or_default();
+        }
+        self
+    }
+
     /// Who this key is; nobody by default.
     #[must_use]
     pub fn who(&self, key: &NostrKey) -> Who {
@@ -119,7 +132,7 @@ impl Roster {
         let who = self.by_key.get(key)?;
         let client = who.client.as_ref().map(|(_, limits)| limits.requests_per_minute);
         let operator = who.operator.as_ref().map(|_| OPERATOR_REQUESTS_PER_MINUTE);
-        client.max(operator)
+        Some(client.max(operator).unwrap_or(UNFINISHED_REQUESTS_PER_MINUTE))
     }
 
     /// Whether a key is a client of this name.
@@ -129,7 +142,7 @@ impl Roster {
         self.by_key.values().any(is)
     }
 
-    /// Whether this key may do anything.
+    /// Whether this key may do anything, or has something left to finish.
     #[must_use]
     pub fn knows(&self, key: &NostrKey) -> bool {
         self.by_key.contains_key(key)

@@ -207,3 +207,14 @@ fn one_key_may_be_a_client_and_an_operator() {
     assert!(alone.client.is_none() && alone.operator.is_some());
     assert_eq!(roster(&[], &book).who(&OTHER), Who::default());
 }
+
+#[test]
+fn who_has_something_left_to_finish_is_known_and_may_do_nothing_new() {
+    let book = book(&[("kiosk", invited(1, 2_000)), ("kiosk", enrolled(OTHER))]);
+    let roster = roster(&[], &book).with_unfinished([KEY, OTHER]);
+    assert!(roster.knows(&KEY) && !roster.knows(&NostrKey([3; 32])));
+    assert_eq!(roster.who(&KEY), Who::default());
+    assert_eq!(roster.requests_per_minute(&KEY), Some(60), "bounded, and by itself");
+    assert_eq!(roster.requests_per_minute(&OTHER), Some(4), "a client as before");
+    assert_eq!(roster.requests_per_minute(&NostrKey([3; 32])), None);
+}

@@ -220,6 +220,12 @@ impl Folded {
         }
     }
 
+    /// The keys of clients with invoices that are not at their end, whatever the book says of them now.
+    pub fn unfinished_clients(&self) -> impl Iterator<Item = NostrKey> {
+        let open = self.usage.iter().filter(|(_, usage)| usage.open > 0);
+        open.map(|(client, _)| *client)
+    }
+
     fn cashout(&mut self, id: CashOutId, event: &Event) -> Result<Option<CashOut>, FoldError> {
         let Some(before) = self.cashouts.get(&id) else {
             let Event::Quoted { quote } = event else {

@@ -4,9 +4,10 @@
 //! that come together are made durable together. Asked by the Nostr gate. What must stay true: [`Seen::remember`] says
 //! `true` once for an id, and only after a crash of this process could not make it say so again. (The death of the
 //! machine may lose the last ids: sled's flush does not wait for the disk, facts/crates.md. The methods are idempotent
-//! by payment hash; this is the second wall.)
+//! by payment hash; this is the second wall.) A clock that is set back brings no forgotten id back either: until the last
+//! of them is too old again, events of its age are taken for seen.
 //!
-//! Trees: `ids` id -> until; `until` until + id, for forgetting; `sites` name -> report.
+//! Trees: `ids` id -> until; `until` until + id, for forgetting; `sites` name -> report; `marks` what was forgotten.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -21,6 +22,9 @@ const BATCH: usize = 256;
 const GATHER: Duration = Duration::from_millis(1);
 /// Ids forgotten for each batch at most, so that forgetting never delays asking.
 const FORGET: usize = 1024;
+
+/// In `marks`: the latest time up to which a forgotten id had to be remembered.
+const FORGOTTEN: &str = "forgotten_until";
 
 /// Why it is not known whether an id was seen.
 #[derive(Debug, Clone, Error)]
@@ -69,12 +73,14 @@ impl Seen {
             .flush_every_ms(None)
             .open()?;
         let (ids, untils, sites) = (db.open_tree("ids")?, db.open_tree("until")?, db.open_tree("sites")?);
+        let marks = db.open_tree("marks")?;
         let (jobs, work) = mpsc::channel::<Job>();
         let book = Book {
             db,
             ids: ids.clone(),
             untils,
             sites: sites.clone(),
+            marks,
         };
         let run = move || {
             let mut busy = false;
@@ -153,6 +159,7 @@ struct Book {
     ids: sled::Tree,
     untils: sled::Tree,
     sites: sled::Tree,
+    marks: sled::Tree,
 }
 
 impl Book {
@@ -183,6 +190,13 @@ impl Book {
 
     fn note(&self, job: &Remember) -> sled::Result<bool> {
         let until = job.until_unix.to_be_bytes();
+        if self
+            .marks
+            .get(FORGOTTEN)?
+            .is_some_and(|forgotten| until.as_slice() <= &*forgotten)
+        {
+            return Ok(false);
+        }
         if self.ids.insert(job.id, &until)?.is_some() {
             return Ok(false);
         }
@@ -190,16 +204,30 @@ impl Book {
         Ok(true)
     }
 
-    /// Forgets ids whose time has passed. The entry by time goes last: a crash between leaves no id behind.
+    /// Forgets ids whose time has passed. The mark goes first, the entry by time last: a crash between leaves no id behind.
     fn forget(&self, now_unix: u64) -> sled::Result<()> {
         for entry in self.untils.range(..now_unix.to_be_bytes()).keys().take(FORGET) {
             let entry = entry?;
-            if let Some(id) = entry.get(8..) {
+            // In order: the last one is the latest.
+            if let Some((until, id)) = entry.split_at_checked(8) {
+                self.marks.insert(FORGOTTEN, until)?;
                 self.ids.remove(id)?;
             }
             self.untils.remove(entry)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Seen {
+    /// Whose thread has ended, as sled fails for good once it could not write.
+    pub(crate) fn lost(dir: &Path) -> Self {
+        let (jobs, _) = mpsc::channel();
+        Self {
+            jobs,
+            ..Self::open(dir).unwrap()
+        }
     }
 }
 
@@ -235,6 +263,20 @@ mod tests {
         assert!(seen.remember([2; 32], 300, 101).await.unwrap());
         assert!(!seen.knows(&[1; 32]).unwrap(), "forgotten");
         assert!(seen.knows(&[2; 32]).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_clock_set_back_makes_no_forgotten_id_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = opened(dir.path()).await;
+        assert!(seen.remember([1; 32], 100, 50).await.unwrap());
+        assert!(seen.remember([2; 32], 7_000, 6_910).await.unwrap(), "an hour ahead");
+        assert!(!seen.knows(&[1; 32]).unwrap(), "forgotten");
+        assert!(!seen.remember([1; 32], 100, 60).await.unwrap(), "and back");
+        drop(seen);
+        let seen = opened(dir.path()).await;
+        assert!(!seen.remember([1; 32], 100, 60).await.unwrap());
+        assert!(seen.remember([3; 32], 101, 61).await.unwrap(), "later ones are heard");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ mod journal_writer;
 mod lnd;
 mod lnd_fake;
 mod nostr_flood;
+mod nostr_hostile;
 mod nostr_operator;
 mod nostr_rig;
 mod nostr_service;

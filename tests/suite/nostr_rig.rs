@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use nostr::{Event, Keys, PublicKey};
 use tellerd::actors::fleet::Fleet;
-use tellerd::config::Config;
+use tellerd::config::{Config, Payments};
 use tellerd::ids::{PaymentHash, Preimage};
+use tellerd::lnd::LndClient;
 use tellerd::metrics::Metrics;
 use tellerd::nostr::caller::{CallError, Caller, CallerTimings};
 use tellerd::nostr::method::{Call, CreateHoldInvoice, CreatedInvoice, HoldInvoice, HoldState, InvoiceStanding};
@@ -50,6 +51,8 @@ pub struct Service {
     pub fleet: Fleet,
     _up: app::Up,
     pub lnd: SimHandle,
+    /// Another program's way to the same LND.
+    pub node: LndClient,
     pub relay: RelayHandle,
     pub disk: Arc<Disk>,
     pub key: PublicKey,
@@ -91,6 +94,10 @@ impl Service {
             bob().public_key().to_hex(),
         );
         let config = Config::parse(&text, &dir.join("fleet.toml")).expect("a configuration");
+        let Payments::Lnd(node) = &config.payments else {
+            panic!("an LND of its own")
+        };
+        let node = LndClient::new(node).expect("a client of LND");
         let disk = Arc::new(Disk::default());
         let up = bring_up(&config, &disk).await;
         let key = std::fs::read_to_string(dir.join("nostr.key")).expect("the key");
@@ -101,6 +108,7 @@ impl Service {
             fleet,
             _up: up,
             lnd,
+            node,
             relay,
             disk,
             key,

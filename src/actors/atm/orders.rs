@@ -270,7 +270,7 @@ impl Handler<Bring> for Atm {
         let (answer, answer_rx) = oneshot::channel();
         let then = move |verdict: Verdict<CashOut>| {
             // Whoever asked may be gone; the event stands.
-            let _ = answer.send(verdict.map_err(FleetError::Refused));
+            let _ = answer.send(verdict.map_err(|refused| FleetError::Refused(refused.why)));
         };
         item.offer_then(event, Box::new(then));
         drive(self, id, ctx);

@@ -1,7 +1,7 @@
 //! Invitations: the first call with a token binds the caller's key.
 //!
 //! What must stay true: the record is durable before the key may do anything; a repeated call by the same key, whose
-//! answer was lost, is answered like the first.
+//! answer was lost, is answered like the first; a token that was answered with OK is void.
 
 use super::{Caller, Desk};
 use crate::actors::clients::{self, ClientError};
@@ -10,12 +10,8 @@ use crate::nostr::wire::{Code, Failure};
 
 impl Desk {
     pub(super) async fn enroll(&self, caller: &Caller, token: &PairingToken) -> Result<Enrolled, Failure> {
-        if let Some((client, _)) = &caller.who.client {
-            return Ok(Enrolled {
-                client: client.to_string(),
-            });
-        }
-        let client = clients::enroll(&self.shared, token.hash(), caller.key).await;
+        let known = caller.who.client.as_ref().map(|(name, _)| name.clone());
+        let client = clients::enroll(&self.shared, token.hash(), caller.key, known).await;
         let client = client.map_err(|error| {
             let code = match error {
                 ClientError::Journal(_) => Code::Unavailable,

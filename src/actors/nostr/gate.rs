@@ -29,7 +29,7 @@ use crate::nostr::wire::{
     Code, DropReason, Endpoint, EndpointFootprint, Failure, Incoming, Outcome, Party, Reply, Request, SealError, Sight,
     Signed, Version,
 };
-use crate::store::Seen;
+use crate::store::{Seen, SeenError};
 use crate::time::{SharedClock, UnixMs};
 
 /// Requests that are being answered at once.
@@ -122,6 +122,9 @@ pub struct Parts {
     pub ask: Ask,
     /// The relays.
     pub outbox: Arc<dyn Outbox>,
+    /// Told when ids can not be remembered any more: sled does not recover from a failed write, and without them
+    /// nobody could settle what he gave goods for. The daemon then has to end, to be started again.
+    pub lost: Arc<watch::Sender<Option<String>>>,
 }
 
 /// The own clock against those of the callers.
@@ -256,10 +259,15 @@ impl Gate {
             Ok(false) => Ok(opened),
             Ok(true) => Err(DropReason::Replay),
             Err(error) => {
-                tracing::error!(%error, "an event is dropped");
+                self.lost(&error);
                 Err(DropReason::ReplayUnknown)
             }
         }
+    }
+
+    fn lost(&self, error: &SeenError) {
+        tracing::error!(%error, "an event is dropped, and so would be all others");
+        self.parts.lost.send_replace(Some(error.to_string()));
     }
 
     fn stranger(&self, now: UnixMs) -> bool {
@@ -313,7 +321,8 @@ impl Gate {
             asked,
         };
         let outcome = (self.parts.ask)(question).await.ok_or(DropReason::Unanswered)?;
-        let until = UnixMs(created.saturating_mul(1000)).plus(FRESH);
+        // A sender whose clock is ahead is not served for longer than others.
+        let until = UnixMs(created.saturating_mul(1000)).min(now).plus(FRESH);
         self.send(sender, version, Reply { request_id, outcome }, until).await;
         Ok(())
     }
@@ -339,7 +348,7 @@ impl Gate {
             Ok(true) => Sight::First,
             Ok(false) => Sight::Again,
             Err(error) => {
-                tracing::error!(%error, "an event is dropped");
+                self.lost(&error);
                 Sight::Unknown
             }
         }
@@ -456,3 +465,6 @@ fn whence(opened: &Opened) -> (PublicKey, Version, u64) {
     let origin = opened.origin();
     (origin.sender, origin.version, origin.created_at_unix)
 }
+
+#[cfg(test)]
+mod tests;

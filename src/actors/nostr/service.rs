@@ -15,12 +15,14 @@ use super::notices::Notices;
 use super::{Caller, standing};
 use crate::actors::invoice::{InvoiceCall, Order, OrderError, Reply};
 use crate::actors::journal::Load;
+use crate::actors::lnd;
 use crate::actors::shared::Shared;
 use crate::cashout::Policy;
 use crate::clients::{Limits, quota};
 use crate::config::ServiceConfig;
 use crate::ids::{ClientName, NostrKey, PaymentHash, Preimage};
 use crate::invoice::{Invoice, InvoicePhase, InvoiceSpec, Owner};
+use crate::metrics::LndMethod;
 use crate::money::Msat;
 use crate::nostr::method::{CreateHoldInvoice, CreatedInvoice, InvoiceStanding, ServiceInfo};
 use crate::nostr::wire::{Code, Failure};
@@ -193,6 +195,14 @@ impl Service {
         if *self.shared.stopping.borrow() {
             return Err(unavailable("the service is about to end, ask again"));
         }
+        if self.lnd_has(wanted.hash).await? {
+            // Perhaps since the caller's other event was followed, a moment ago.
+            return match self.ask(wanted.hash, Order::Look).await {
+                Ok(reply) => same(caller, &wanted, reply.invoice),
+                Err(OrderError::Unknown) => Err(other_hash()),
+                Err(error) => Err(unavailable(error.to_string())),
+            };
+        }
         let creating = Creating::begin(self, caller.key, wanted.amount_sats);
         let (count, sats) = creating.others();
         let mut usage = self.usage(caller.key).await?;
@@ -211,6 +221,16 @@ impl Service {
             Err(OrderError::Refused { .. }) => Err(other_hash()),
             Err(error) => Err(unavailable(error.to_string())),
         }
+    }
+
+    /// LND has an invoice with this hash although none was asked for here: another program's. It must not become the
+    /// caller's, who could cancel it then; hash and amount are known to everybody who was shown it. Once an intent is
+    /// written down, what LND has is taken for ours ([`crate::actors::invoice`]), so it is asked before.
+    async fn lnd_has(&self, hash: PaymentHash) -> Answer<bool> {
+        let found = self.shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await;
+        found
+            .map(|found| found.is_some())
+            .map_err(|error| unavailable(error.to_string()))
     }
 
     async fn usage(&self, client: NostrKey) -> Answer<quota::Usage> {
