@@ -294,6 +294,9 @@ impl Gate {
             return Ok(());
         };
         let asked = read(request);
+        if let Ok(Asked::Batch(calls)) = &asked {
+            locked(&self.rates).owe(&key, calls.len().saturating_sub(1));
+        }
         let question = Question {
             key,
             version,
