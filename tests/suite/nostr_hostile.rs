@@ -8,6 +8,7 @@ use tellerd::lnd::{HoldInvoiceRequest, Lightning};
 use tellerd::money::Msat;
 use tellerd::nostr::method::{Call, HoldState, PairingToken};
 use tellerd::nostr::wire::Code;
+use tellerd::sim::lnd::PayOptions;
 use tellerd::sim::lnd::node::record::InvoiceState;
 
 use super::nostr_rig::{Client, Plan, Service, alice, code, preimage, run, run_in, wanted};
@@ -99,5 +100,27 @@ fn a_token_that_was_answered_with_ok_is_void() {
         let thief = service.client(nostr::Keys::generate()).await;
         assert_eq!(enroll(&thief, &again).await, Err(Code::NotAllowed));
         enroll(&client, &again).await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_paid_above_the_amount_counts_as_held() {
+    let plan = Plan {
+        service: "max_amount_sats = 5000\nmax_held_sats = 10000",
+        ..Plan::default()
+    };
+    run(plan, async |service| {
+        let client = service.client(alice()).await;
+        let paid = wanted(&preimage(1), 3_000);
+        let created = client.create(&paid).await.unwrap();
+        let twice = PayOptions {
+            amount_msat: Some(6_000_000),
+            ..PayOptions::default()
+        };
+        service.lnd.pay(&created.invoice, &twice).unwrap();
+        client.sees(paid.hash, HoldState::Accepted).await;
+        client.create(&wanted(&preimage(2), 3_000)).await.unwrap();
+        let over = client.create(&wanted(&preimage(3), 3_000)).await;
+        assert_eq!(code(over), Code::OverLimit, "6,000 are held, 3,000 may be any moment");
     });
 }
