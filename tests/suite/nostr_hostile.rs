@@ -1,5 +1,7 @@
 //! The hold-invoice service against clients that want what is not theirs, and operators that change their minds.
 
+#![allow(clippy::expect_used)]
+
 use std::time::Duration;
 
 use tellerd::clients::Who;
@@ -36,13 +38,17 @@ fn an_invoice_that_lnd_has_from_another_program_becomes_no_clients() {
 }
 
 async fn invite(service: &Service, name: &str) -> String {
-    let invitation = service.fleet.invite(name.parse().unwrap(), "ada".into()).await.unwrap();
-    let (_, token) = invitation.pairing.rsplit_once(':').unwrap();
+    let invitation = service
+        .fleet
+        .invite(name.parse().expect("a name"), "ada".into())
+        .await
+        .expect("invited");
+    let (_, token) = invitation.pairing.rsplit_once(':').expect("a token");
     token.to_owned()
 }
 
 async fn enroll(client: &Client, token: &str) -> Result<(), Code> {
-    let call = Call::EnrollClient(PairingToken::read_text(token).unwrap());
+    let call = Call::EnrollClient(PairingToken::read_text(token).expect("a token"));
     match client.caller.call(&call).await {
         Ok(_) => Ok(()),
         failed => Err(code(failed)),
