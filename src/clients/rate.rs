@@ -13,13 +13,14 @@ use crate::time::UnixMs;
 pub const MOST_KEYS: usize = 10_000;
 
 /// What one request costs. A bucket gains its requests per minute in each millisecond, so that all numbers are whole.
-const REQUEST: u64 = 60_000;
+const REQUEST: i64 = 60_000;
 /// Requests at once that are never too many, when the minute allows for them.
 const LEAST_BURST: u32 = 5;
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    level: u64,
+    /// Below zero: so much was asked at once.
+    level: i64,
     at: UnixMs,
 }
 
@@ -39,10 +40,20 @@ impl Rates {
             None if self.buckets.len() < MOST_KEYS => Bucket { level: full, at: now },
             None => return false,
         };
-        let rest = bucket.level.checked_sub(REQUEST);
-        bucket.level = rest.unwrap_or(bucket.level);
+        let may = bucket.level >= REQUEST;
+        if may {
+            bucket.level -= REQUEST;
+        }
         self.buckets.insert(*key, bucket);
-        rest.is_some()
+        may
+    }
+
+    /// Counts `requests` more of `key`, which came inside one that it was let through with: it waits for them later.
+    pub fn owe(&mut self, key: &NostrKey, requests: usize) {
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            let cost = i64::try_from(requests).unwrap_or(i64::MAX).saturating_mul(REQUEST);
+            bucket.level = bucket.level.saturating_sub(cost);
+        }
     }
 
     /// How many keys have a bucket.
@@ -68,6 +79,7 @@ impl Bucket {
     fn filled(self, per_minute: u32, now: UnixMs) -> Self {
         let passed = now.0.saturating_sub(self.at.0);
         let gained = passed.saturating_mul(u64::from(per_minute));
+        let gained = i64::try_from(gained).unwrap_or(i64::MAX);
         Self {
             level: self.level.saturating_add(gained).min(full(per_minute)),
             at: now,
@@ -76,9 +88,9 @@ impl Bucket {
 }
 
 /// A quarter of a minute's requests at once, at least [`LEAST_BURST`], at most the whole.
-fn full(per_minute: u32) -> u64 {
+fn full(per_minute: u32) -> i64 {
     let burst = (per_minute / 4).max(LEAST_BURST).min(per_minute);
-    u64::from(burst) * REQUEST
+    i64::from(burst) * REQUEST
 }
 
 #[cfg(test)]
@@ -108,6 +120,20 @@ mod tests {
             taken(&mut rates, 120, [600_000; 40]),
             30,
             "no more than a burst is saved up"
+        );
+    }
+
+    #[test]
+    fn what_came_at_once_is_waited_for_later() {
+        let mut rates = Rates::default();
+        rates.owe(&KEY, 9);
+        assert_eq!(taken(&mut rates, 60, [0; 40]), 15, "whoever asked nothing owes nothing");
+        rates.owe(&KEY, 9);
+        assert_eq!(taken(&mut rates, 60, [0, 1_000, 9_999]), 0);
+        assert_eq!(
+            taken(&mut rates, 60, [10_000, 10_000, 11_000]),
+            2,
+            "one in a second again"
         );
     }
 
@@ -159,13 +185,14 @@ mod tests {
             let mut now = 0;
             let times: Vec<u64> = steps.iter().map(|step| { now += step; now }).collect();
             let lasted = now - times[0];
-            let most = full(per_minute) / REQUEST + lasted * u64::from(per_minute) / REQUEST + 1;
-            prop_assert!(taken(&mut Rates::default(), per_minute, times) as u64 <= most);
+            let gained = i64::try_from(lasted * u64::from(per_minute)).unwrap();
+            let most = (full(per_minute) + gained) / REQUEST + 1;
+            prop_assert!(taken(&mut Rates::default(), per_minute, times) as i64 <= most);
         }
 
         #[test]
         fn who_keeps_the_pace_is_never_refused(per_minute in 1_u32..100_000, count in 1_usize..300) {
-            let pace = REQUEST.div_ceil(u64::from(per_minute));
+            let pace = REQUEST.cast_unsigned().div_ceil(u64::from(per_minute));
             let times = (0..count).map(|n| n as u64 * pace);
             prop_assert_eq!(taken(&mut Rates::default(), per_minute, times), count);
         }

@@ -109,7 +109,7 @@ pub struct ClientUsage {
     pub open: u32,
     /// Held by LND and neither settled nor canceled.
     pub held_sats: u64,
-    /// Asked for by the invoices that are not at their end.
+    /// Asked for by the invoices that are not at their end, or held by LND where that is more.
     pub pending_sats: u64,
     /// The day (UTC, since 1970) on which something was settled last.
     pub day: u64,
@@ -122,11 +122,10 @@ impl ClientUsage {
     fn turn(&mut self, before: Option<&Invoice>, after: &Invoice, at: UnixMs) {
         let adds = |invoice: &Invoice| match invoice.is_final() {
             true => (0, 0, 0),
-            false => (
-                1,
-                invoice.hold().map_or(0, |h| h.paid.sat_ceil()),
-                invoice.spec.amount.sat_ceil(),
-            ),
+            false => {
+                let held = invoice.hold().map_or(0, |h| h.paid.sat_ceil());
+                (1, held, invoice.spec.amount.sat_ceil().max(held))
+            }
         };
         let (was, is) = (before.map_or((0, 0, 0), adds), adds(after));
         self.open = self.open.saturating_sub(was.0).saturating_add(is.0);

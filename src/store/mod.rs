@@ -35,7 +35,7 @@ pub use seen::{Seen, SeenError};
 pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
 
 /// Changes of the key or value layout; a store of another schema is folded again.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Meta {

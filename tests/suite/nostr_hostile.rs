@@ -1,5 +1,7 @@
 //! The hold-invoice service against clients that want what is not theirs, and operators that change their minds.
 
+#![allow(clippy::expect_used)]
+
 use std::time::Duration;
 
 use tellerd::clients::Who;
@@ -8,6 +10,7 @@ use tellerd::lnd::{HoldInvoiceRequest, Lightning};
 use tellerd::money::Msat;
 use tellerd::nostr::method::{Call, HoldState, PairingToken};
 use tellerd::nostr::wire::Code;
+use tellerd::sim::lnd::PayOptions;
 use tellerd::sim::lnd::node::record::InvoiceState;
 
 use super::nostr_rig::{Client, Plan, Service, alice, code, preimage, run, run_in, wanted};
@@ -35,13 +38,17 @@ fn an_invoice_that_lnd_has_from_another_program_becomes_no_clients() {
 }
 
 async fn invite(service: &Service, name: &str) -> String {
-    let invitation = service.fleet.invite(name.parse().unwrap(), "ada".into()).await.unwrap();
-    let (_, token) = invitation.pairing.rsplit_once(':').unwrap();
+    let invitation = service
+        .fleet
+        .invite(name.parse().expect("a name"), "ada".into())
+        .await
+        .expect("invited");
+    let (_, token) = invitation.pairing.rsplit_once(':').expect("a token");
     token.to_owned()
 }
 
 async fn enroll(client: &Client, token: &str) -> Result<(), Code> {
-    let call = Call::EnrollClient(PairingToken::read_text(token).unwrap());
+    let call = Call::EnrollClient(PairingToken::read_text(token).expect("a token"));
     match client.caller.call(&call).await {
         Ok(_) => Ok(()),
         failed => Err(code(failed)),
@@ -99,5 +106,27 @@ fn a_token_that_was_answered_with_ok_is_void() {
         let thief = service.client(nostr::Keys::generate()).await;
         assert_eq!(enroll(&thief, &again).await, Err(Code::NotAllowed));
         enroll(&client, &again).await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_paid_above_the_amount_counts_as_held() {
+    let plan = Plan {
+        service: "max_amount_sats = 5000\nmax_held_sats = 10000",
+        ..Plan::default()
+    };
+    run(plan, async |service| {
+        let client = service.client(alice()).await;
+        let paid = wanted(&preimage(1), 3_000);
+        let created = client.create(&paid).await.unwrap();
+        let twice = PayOptions {
+            amount_msat: Some(6_000_000),
+            ..PayOptions::default()
+        };
+        service.lnd.pay(&created.invoice, &twice).unwrap();
+        client.sees(paid.hash, HoldState::Accepted).await;
+        client.create(&wanted(&preimage(2), 3_000)).await.unwrap();
+        let over = client.create(&wanted(&preimage(3), 3_000)).await;
+        assert_eq!(code(over), Code::OverLimit, "6,000 are held, 3,000 may be any moment");
     });
 }

@@ -314,6 +314,9 @@ impl Gate {
             Incoming::Reply { .. } => return Ok(()),
         };
         let asked = read(request);
+        if let Ok(Asked::Batch(calls)) = &asked {
+            locked(&self.rates).owe(&key, calls.len().saturating_sub(1));
+        }
         let question = Question {
             key,
             version,

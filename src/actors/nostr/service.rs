@@ -246,7 +246,7 @@ impl Service {
         Ok(quota::Usage {
             open: usage.open,
             // Every open invoice may be paid at once.
-            held_sats: usage.held_sats.max(usage.pending_sats),
+            held_sats: usage.pending_sats,
             day_sats: usage.day_sats(now),
         })
     }

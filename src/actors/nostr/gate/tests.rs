@@ -103,3 +103,17 @@ async fn an_answer_to_a_clock_that_is_ahead_is_published_no_longer_than_others()
     assert_eq!(*locked(&rig.ears.0), [NOW.plus(FRESH)]);
     assert!(rig.lost.borrow().is_none());
 }
+
+#[tokio::test]
+async fn each_request_of_a_batch_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    // 15 of them at once.
+    let rig = Rig::new(Seen::open(dir.path()).unwrap(), 60);
+    let ten = json!({"requests": vec![json!({"rpcName": "getServiceInfo"}); 10]});
+    for asked in [1, 2, 2] {
+        rig.gate.handle(rig.event(0, &ten, "BatchUser")).await.unwrap();
+        assert_eq!(*locked(&rig.asked), asked);
+    }
+    let told = rig.gate.handle(rig.event(0, &json!({}), "getServiceInfo")).await;
+    assert_eq!(told, Err(DropReason::RateLimited), "told a moment ago");
+}
