@@ -121,7 +121,8 @@ impl FromStr for CashOutId {
     }
 }
 
-macro_rules! text_id {
+/// Into a text and back, as JSON has it, by `FromStr` and `Display`.
+macro_rules! as_text {
     ($id:ty) => {
         impl TryFrom<String> for $id {
             type Error = BadId;
@@ -137,13 +138,19 @@ macro_rules! text_id {
             }
         }
 
-        impl fmt::Display for $id {
+        impl fmt::Debug for $id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
+                fmt::Display::fmt(self, f)
             }
         }
+    };
+}
 
-        impl fmt::Debug for $id {
+macro_rules! text_id {
+    ($id:ty) => {
+        as_text!($id);
+
+        impl fmt::Display for $id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())
             }
@@ -182,29 +189,11 @@ macro_rules! hex32_id {
             }
         }
 
-        impl TryFrom<String> for $id {
-            type Error = BadId;
-
-            fn try_from(text: String) -> Result<Self, BadId> {
-                text.parse()
-            }
-        }
-
-        impl From<$id> for String {
-            fn from(id: $id) -> Self {
-                id.to_string()
-            }
-        }
+        as_text!($id);
 
         impl fmt::Display for $id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 hex32(&self.0, |digits| f.write_str(digits))
-            }
-        }
-
-        impl fmt::Debug for $id {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
             }
         }
     };

@@ -10,7 +10,7 @@ use tellerd::metrics::AtmState;
 use tellerd::money::Minor;
 use tellerd::sim::lnd::PayOptions;
 
-use crate::fleet_rig::{Plan, id, machine, run, until};
+use crate::fleet_rig::{Plan, id, machine, run};
 
 fn reason(phase: &Phase) -> &str {
     match phase {
@@ -284,18 +284,7 @@ fn a_lost_result_waits_for_an_operator_and_keeps_the_machine() {
         ..Plan::default()
     };
     run(plan, async |rig| {
-        let power = Fault::PowerLost {
-            after_notes: Some(2),
-            serial_kept: false,
-        };
-        rig.dispensers["left"].inject(power.next());
-        let cashout = rig.start("left", 6000).await;
-        let payment = rig.pay(&cashout);
-        until("no evidence", async || {
-            let known = rig.fleet.cashout(cashout.id).await.expect("cash-out");
-            matches!(known.phase, Phase::OutcomeUnknown { no_evidence: true, .. })
-        })
-        .await;
+        let (cashout, payment) = rig.unknown_outcome("left").await;
         rig.stands("left", AtmState::OutOfService, "it is not known").await;
         let told = Resolution::Delivered(Minor(4000));
         let by = || "anna".to_owned();

@@ -18,7 +18,7 @@ use tellerd::cashout::{CashOut, Phase};
 use tellerd::config::Config;
 use tellerd::hardware::emulate::serve_on_pty;
 use tellerd::hardware::puloon::driver::Variant;
-use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Setup, What};
+use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Fault, Setup, What};
 use tellerd::ids::{AtmId, CashOutId};
 use tellerd::journal::{Reader, SegmentFile, WrapFile};
 use tellerd::metrics::{AtmState, Metrics};
@@ -256,6 +256,23 @@ impl Rig {
         let cashout = self.fleet.start(&id(atm), Minor(minor)).await.expect("promised");
         assert_eq!(cashout.phase.name(), "awaiting_payment", "{cashout:?}");
         cashout
+    }
+
+    /// A paid cash-out of 60.00 whose dispenser lost its power after two notes, and remembers nothing.
+    pub async fn unknown_outcome(&self, atm: &str) -> (CashOut, u64) {
+        let power = Fault::PowerLost {
+            after_notes: Some(2),
+            serial_kept: false,
+        };
+        self.dispensers[atm].inject(power.next());
+        let cashout = self.start(atm, 6000).await;
+        let payment = self.pay(&cashout);
+        until("no evidence", async || {
+            let known = self.fleet.cashout(cashout.id).await.expect("cash-out");
+            matches!(known.phase, Phase::OutcomeUnknown { no_evidence: true, .. })
+        })
+        .await;
+        (cashout, payment)
     }
 
     /// Pays as asked.

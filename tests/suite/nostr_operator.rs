@@ -7,8 +7,7 @@ use std::time::Duration;
 use nostr::{Event, Keys};
 use serde_json::{Value, json};
 use tellerd::actors::child::ChildId;
-use tellerd::cashout::Phase;
-use tellerd::hardware::puloon::emulator::{Fault, Setup};
+use tellerd::hardware::puloon::emulator::Setup;
 use tellerd::metrics::AtmState;
 use tellerd::nostr::relays::{Relays, Settings, Timings, Unwatched};
 use tellerd::nostr::wire::{Code, Endpoint, Failure, Incoming, Limits, Outcome, Request, Role, Sight, Signed, Version};
@@ -328,18 +327,7 @@ fn an_unknown_outcome_is_resolved_and_a_lost_answer_misleads_nobody() {
     };
     run(plan, async |rig| {
         listening(rig).await;
-        let power = Fault::PowerLost {
-            after_notes: Some(2),
-            serial_kept: false,
-        };
-        rig.dispensers["left"].inject(power.next());
-        let cashout = rig.start("left", 6000).await;
-        let payment = rig.pay(&cashout);
-        until("no evidence", async || {
-            let known = rig.fleet.cashout(cashout.id).await.expect("cash-out");
-            matches!(known.phase, Phase::OutcomeUnknown { no_evidence: true, .. })
-        })
-        .await;
+        let (cashout, payment) = rig.unknown_outcome("left").await;
         let mut phone = Phone::new(rig, OPERATOR).await;
         let seen = phone
             .asks("getCashOut", json!({"cashout": cashout.id}))
