@@ -1,7 +1,8 @@
 //! What sites tell of themselves: their machines, cassettes and open items, as the lists and metrics show them.
 //!
 //! Kept in memory and, for the next life, in the sled beside the seen ids: not the truth of anything. What must stay
-//! true: only clients are sites, so there are never more of them; a report is bounded.
+//! true: only clients are sites, so there are never more of them; a report is bounded, and no text of it can do more to
+//! an operator's terminal than be shown: any client may send one.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -20,6 +21,8 @@ pub const DOWN: Duration = Duration::from_secs(120);
 pub(super) const ATMS: usize = 64;
 const CASSETTES: usize = 16;
 pub(super) const WAITING: usize = 256;
+/// No reason is longer, in characters.
+const TEXT: usize = 256;
 
 /// All sites that were ever heard of.
 #[derive(Debug, Default)]
@@ -65,12 +68,34 @@ fn excess(report: &SiteReport) -> Option<String> {
         .or_else(|| over("report.waiting", report.waiting.len(), WAITING))
 }
 
+/// A text as it may be shown: short, and without what a terminal obeys.
+fn tame(text: &mut String) {
+    let kept = text.chars().take(TEXT);
+    *text = kept.map(|c| if c.is_control() { ' ' } else { c }).collect();
+}
+
+/// Every text that the site is free to choose.
+fn tame_all(report: &mut SiteReport) {
+    tame(&mut report.version);
+    for atm in &mut report.atms {
+        tame(&mut atm.name);
+        tame(&mut atm.state);
+        atm.reason.iter_mut().for_each(tame);
+    }
+    for item in &mut report.waiting {
+        tame(&mut item.state);
+        item.reason.iter_mut().for_each(tame);
+        item.operator_action.iter_mut().for_each(tame);
+    }
+}
+
 impl Desk {
-    pub(super) fn report(&self, caller: &Caller, report: SiteReport) -> Result<serde_json::Value, Failure> {
+    pub(super) fn report(&self, caller: &Caller, mut report: SiteReport) -> Result<serde_json::Value, Failure> {
         let (site, _) = caller.client()?;
         if let Some(why) = excess(&report) {
             return Err(Failure::new(Code::BadRequest, why));
         }
+        tame_all(&mut report);
         let heard = Heard {
             at: self.shared.clock.now(),
             report,
@@ -118,6 +143,27 @@ mod tests {
         assert!(!sites.views(UnixMs(120_999), |_| true)[0].down);
         assert!(sites.views(UnixMs(121_000), |_| true)[0].down);
         assert!(sites.views(UnixMs(2_000), |_| false).is_empty());
+    }
+
+    #[test]
+    fn a_report_can_only_be_shown() {
+        let mut told = report(1);
+        let escape = format!("\u{1b}]0;x\u{7}\r\nsite bar: ready{}", "x".repeat(1_000));
+        told.version.clone_from(&escape);
+        told.atms[0].name.clone_from(&escape);
+        told.atms[0].state.clone_from(&escape);
+        told.atms[0].reason = Some(escape.clone());
+        told.waiting = vec![crate::api::WaitingItem {
+            id: crate::ids::CashOutId::new(UnixMs(1), 1),
+            atm: "a".parse().unwrap(),
+            state: escape.clone(),
+            reason: Some(escape.clone()),
+            operator_action: Some(escape),
+        }];
+        tame_all(&mut told);
+        let text = serde_json::to_string(&told).unwrap();
+        assert!(!text.contains("\\u00") && !text.contains("\\n"), "{text}");
+        assert!(text.contains("site bar: ready") && text.len() < 8 * TEXT, "{text}");
     }
 
     #[test]
