@@ -156,7 +156,8 @@ impl Service {
 
 /// Brings the actors up on a disk that can fail; threads of a life before may have to end first.
 pub async fn bring_up(config: &Config, disk: &Arc<Disk>) -> app::Up {
-    loop {
+    // Twice the time of any other wait: what does not end then never will.
+    for _ in 0..8_000 {
         let opened = match store::open(&config.data_dir) {
             Ok(opened) => opened,
             Err(error) if is_held(&error.to_string()) => {
@@ -171,6 +172,7 @@ pub async fn bring_up(config: &Config, disk: &Arc<Disk>) -> app::Up {
             Err(error) => panic!("{error}"),
         }
     }
+    panic!("a life before does not let go of {}", config.data_dir.display());
 }
 
 /// Keeps the events it publishes, so that a test can publish one again.

@@ -303,15 +303,11 @@ impl Gate {
         }
         let sight = self.remember(&opened, now).await;
         let incoming = locked(&self.endpoint).admit(opened, sight, now)?;
-        let (request_id, request) = match incoming {
-            Incoming::Request {
-                request_id, request, ..
-            } => (request_id, request),
-            Incoming::Piece { .. } => {
-                self.parts.metrics.nostr_shards("in", 1);
-                return Ok(());
-            }
-            Incoming::Reply { .. } => return Ok(()),
+        let Incoming::Request {
+            request_id, request, ..
+        } = incoming
+        else {
+            return Ok(());
         };
         let asked = read(request);
         if let Ok(Asked::Batch(calls)) = &asked {
