@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# The Nostr RPC with a client in Python, over one of these relays: run.sh ours | foreign | nostr-rs-relay
+# The Nostr RPC with a client in Python, over one of these relays: run.sh ours | foreign | no-ok
 #   ours            tellerd emulate relay
 #   foreign         npm's @nostr-relay (relay_node): kept up to date, starts in a second, no compiler needed
-#   nostr-rs-relay  the one of crates.io, which sends no OK for ephemeral events; compiles for minutes, wants
-#                   protoc and OpenSSL's headers
+#   no-ok           ours again, and it sends no OK for ephemeral events, as nostr-rs-relay does
 # Everything runs on 127.0.0.1, in a folder of its own under target/, and ends with this script.
 set -euo pipefail
 mode="${1:-ours}"
@@ -28,7 +27,7 @@ if ! cmp -s "$here/requirements.txt" "$home/venv/requirements.txt"; then
     cp "$here/requirements.txt" "$home/venv/"
 fi
 case "$mode" in
-ours) ;;
+ours | no-ok) ;;
 foreign)
     mkdir -p "$home/relay_node"
     cp "$here"/relay_node/{server.mjs,package.json} "$home/relay_node/"
@@ -38,13 +37,8 @@ foreign)
         cp "$here/relay_node/package-lock.json" "$home/relay_node/installed.json"
     fi
     ;;
-nostr-rs-relay)
-    if [ ! -x "$home/bin/nostr-rs-relay" ]; then
-        CARGO_TARGET_DIR="$home/nostr-rs-relay" cargo install --locked --root "$home" nostr-rs-relay@0.8.12
-    fi
-    ;;
 *)
-    echo "usage: run.sh ours | foreign | nostr-rs-relay" >&2
+    echo "usage: run.sh ours | foreign | no-ok" >&2
     exit 2
     ;;
 esac
@@ -97,8 +91,10 @@ pids+=($!)
 "$python" "$here/careless_relay.py" "$careless_port" >"$WORK/careless.log" 2>&1 &
 pids+=($!)
 case "$mode" in
-ours)
-    "$TELLERD" emulate relay --listen "127.0.0.1:$relay_port" >"$WORK/relay.log" 2>&1 &
+ours | no-ok)
+    options=()
+    [ "$mode" = ours ] || options=(--no-ok)
+    "$TELLERD" emulate relay --listen "127.0.0.1:$relay_port" "${options[@]}" >"$WORK/relay.log" 2>&1 &
     pids+=($!)
     wait_for "$WORK/relay.log" "relay on ws://"
     ;;
@@ -106,23 +102,6 @@ foreign)
     node "$home/relay_node/server.mjs" "$relay_port" >"$WORK/relay.log" 2>&1 &
     pids+=($!)
     wait_for "$WORK/relay.log" "relay on ws://"
-    ;;
-nostr-rs-relay)
-    mkdir "$WORK/relay"
-    cat >"$WORK/relay/config.toml" <<TOML
-[info]
-relay_url = "$RELAY/"
-[database]
-data_directory = "$WORK/relay"
-[network]
-address = "127.0.0.1"
-port = $relay_port
-[limits]
-messages_per_sec = 0
-TOML
-    "$home/bin/nostr-rs-relay" --db "$WORK/relay" --config "$WORK/relay/config.toml" >"$WORK/relay.log" 2>&1 &
-    pids+=($!)
-    wait_for "$WORK/relay.log" "listening on"
     ;;
 esac
 wait_for "$WORK/lnd.log" "simulated LND on"
