@@ -16,6 +16,11 @@ pub mod chainrpc {
     tonic::include_proto!("chainrpc");
 }
 
+/// `routerrpc`: what becomes of HTLCs; payments, for the tests' customers.
+pub mod routerrpc {
+    tonic::include_proto!("routerrpc");
+}
+
 /// `tellersim`: control of the simulated LND.
 pub mod tellersim {
     tonic::include_proto!("tellersim");

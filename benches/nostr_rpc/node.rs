@@ -36,6 +36,7 @@ impl Lightning for Node {
             network: "regtest".into(),
             block_height: HEIGHT,
             synced_to_chain: true,
+            stores_resolutions: false,
             no_new: None,
         })
     }

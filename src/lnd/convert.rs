@@ -58,6 +58,7 @@ pub(super) fn node_info(call: &'static str, info: lnrpc::GetInfoResponse) -> Res
         network,
         block_height: info.block_height,
         synced_to_chain: info.synced_to_chain,
+        stores_resolutions: info.store_final_htlc_resolutions,
         no_new: None,
     })
 }

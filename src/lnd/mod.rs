@@ -106,6 +106,9 @@ pub struct NodeInfo {
     pub block_height: u32,
     /// In sync with the chain.
     pub synced_to_chain: bool,
+    /// It remembers what finally became of each HTLC (`--store-final-htlc-resolutions`), so that a settlement can be
+    /// followed until the money has arrived.
+    pub stores_resolutions: bool,
     /// Why no invoice is to be added there now, when there is a reason of its own; existing ones go on.
     pub no_new: Option<String>,
 }

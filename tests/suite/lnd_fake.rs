@@ -139,6 +139,28 @@ impl Lightning for Service {
         self.scripted()?;
         Ok(Response::new(invoice(asked.r_hash, invoice::InvoiceState::Open)))
     }
+
+    async fn lookup_htlc_resolution(
+        &self,
+        _: Request<LookupHtlcResolutionRequest>,
+    ) -> Result<Response<LookupHtlcResolutionResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_channels(&self, _: Request<ListChannelsRequest>) -> Result<Response<ListChannelsResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn wallet_balance(
+        &self,
+        _: Request<WalletBalanceRequest>,
+    ) -> Result<Response<WalletBalanceResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_debug_info(&self, _: Request<GetDebugInfoRequest>) -> Result<Response<GetDebugInfoResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
 }
 
 #[tonic::async_trait]

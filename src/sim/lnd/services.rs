@@ -102,6 +102,34 @@ impl Lightning for Services {
         };
         self.0.unary(LOOKUP, request, act).await
     }
+
+    async fn lookup_htlc_resolution(
+        &self,
+        _: Request<lnrpc::LookupHtlcResolutionRequest>,
+    ) -> Result<Response<lnrpc::LookupHtlcResolutionResponse>, Status> {
+        Err(Status::unimplemented("not simulated"))
+    }
+
+    async fn list_channels(
+        &self,
+        _: Request<lnrpc::ListChannelsRequest>,
+    ) -> Result<Response<lnrpc::ListChannelsResponse>, Status> {
+        Err(Status::unimplemented("not simulated"))
+    }
+
+    async fn wallet_balance(
+        &self,
+        _: Request<lnrpc::WalletBalanceRequest>,
+    ) -> Result<Response<lnrpc::WalletBalanceResponse>, Status> {
+        Err(Status::unimplemented("not simulated"))
+    }
+
+    async fn get_debug_info(
+        &self,
+        _: Request<lnrpc::GetDebugInfoRequest>,
+    ) -> Result<Response<lnrpc::GetDebugInfoResponse>, Status> {
+        Err(Status::unimplemented("not simulated"))
+    }
 }
 
 fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
@@ -121,6 +149,7 @@ fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
             network: "regtest".into(),
         }],
         synced_to_graph: true,
+        store_final_htlc_resolutions: true,
     })
 }
 
