@@ -37,6 +37,7 @@ impl Lightning for Node {
             block_height: HEIGHT,
             synced_to_chain: true,
             stores_resolutions: false,
+            hold_expiry_delta: None,
             no_new: None,
         })
     }

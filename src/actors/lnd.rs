@@ -262,7 +262,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
                 pubkey: info.pubkey.clone(),
                 network: info.network.clone(),
             }),
-            no_new: info.no_new.clone(),
+            no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
         };
     });
     shared.metrics.set_lnd_connected(true);
@@ -270,6 +270,19 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     shared.metrics.set_lnd_block_height(info.block_height);
     tracing::info!(node = %info.alias, version = %info.version, network = %info.network, height = info.block_height, "LND is connected");
     Ok(blocks)
+}
+
+/// Why no invoice is to be added: the node's own reason, or that it would cancel holds before tellerd expects it to.
+/// What is held goes on: it was promised.
+fn no_new(info: &NodeInfo, configured: u32) -> Option<String> {
+    let in_force = info.hold_expiry_delta.filter(|in_force| *in_force > configured);
+    let too_early = in_force.map(|in_force| {
+        format!(
+            "LND cancels holds {in_force} blocks before they expire (invoices.holdexpirydelta), the configuration says \
+             {configured}: set lnd.hold_expiry_delta = {in_force} and start tellerd again"
+        )
+    });
+    info.no_new.clone().or(too_early)
 }
 
 /// The journal belongs to one node; the first one reached is it.
@@ -330,7 +343,7 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
         let now = LndStatus {
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
-            no_new: info.no_new.clone(),
+            no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
             height: status.height.max(info.block_height),
             ..status.clone()
         };

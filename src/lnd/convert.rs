@@ -59,8 +59,14 @@ pub(super) fn node_info(call: &'static str, info: lnrpc::GetInfoResponse) -> Res
         block_height: info.block_height,
         synced_to_chain: info.synced_to_chain,
         stores_resolutions: info.store_final_htlc_resolutions,
+        hold_expiry_delta: None,
         no_new: None,
     })
+}
+
+/// `invoices.holdexpirydelta` as it is in force; `None` when LND does not name it as a number.
+pub(super) fn hold_expiry_delta(settings: &lnrpc::GetDebugInfoResponse) -> Option<u32> {
+    settings.config.get("invoices.holdexpirydelta")?.parse().ok()
 }
 
 /// The invoice `asked` for. An answer about another one is an error.

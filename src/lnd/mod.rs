@@ -10,8 +10,13 @@ mod convert;
 mod credentials;
 mod endpoint;
 mod link;
+mod macaroon;
+pub mod permissions;
 mod request;
+mod survey;
 mod tls;
+pub mod verdict;
+pub mod version;
 pub mod window;
 
 use std::pin::Pin;
@@ -109,6 +114,9 @@ pub struct NodeInfo {
     /// It remembers what finally became of each HTLC (`--store-final-htlc-resolutions`), so that a settlement can be
     /// followed until the money has arrived.
     pub stores_resolutions: bool,
+    /// Blocks before an HTLC's expiry at which it cancels a hold by itself (`invoices.holdexpirydelta`); `None` when that
+    /// can not be read.
+    pub hold_expiry_delta: Option<u32>,
     /// Why no invoice is to be added there now, when there is a reason of its own; existing ones go on.
     pub no_new: Option<String>,
 }

@@ -218,6 +218,7 @@ pub(super) fn node_info(call: &Call, info: ServiceInfo, no_new: Option<String>) 
     }
     Ok(NodeInfo {
         stores_resolutions: false,
+        hold_expiry_delta: None,
         pubkey: info.node_pubkey,
         alias: info.name,
         version: info.version,
