@@ -414,4 +414,27 @@ mod tests {
         assert_eq!(no_new.can_add(), Err("full".into()), "its own words first");
         assert!(no_new.is_up());
     }
+
+    #[test]
+    fn no_invoice_while_lnd_cancels_earlier_than_configured() {
+        let node = |in_force, own: Option<&str>| NodeInfo {
+            pubkey: String::new(),
+            alias: String::new(),
+            version: String::new(),
+            network: String::new(),
+            block_height: 0,
+            synced_to_chain: true,
+            stores_resolutions: true,
+            hold_expiry_delta: in_force,
+            no_new: own.map(str::to_owned),
+        };
+        for in_force in [None, Some(0), Some(12), Some(18)] {
+            assert_eq!(no_new(&node(in_force, None), 18), None, "{in_force:?}");
+        }
+        let why = no_new(&node(Some(19), None), 18).expect("refused");
+        for words in ["19 blocks", "says 18", "set lnd.hold_expiry_delta = 19"] {
+            assert!(why.contains(words), "{why}");
+        }
+        assert_eq!(no_new(&node(Some(19), Some("full")), 18).as_deref(), Some("full"));
+    }
 }

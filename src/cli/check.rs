@@ -75,7 +75,10 @@ fn expected(config: &Config) -> anyhow::Result<Expected> {
     }
     if let Some(service) = config.nostr.as_ref().and_then(|nostr| nostr.service.as_ref()) {
         let clients = service.clients.iter().map(|client| &client.limits);
-        let largest = clients.chain([&service.limits]).map(|limits| limits.max_amount_sats).max();
+        let largest = clients
+            .chain([&service.limits])
+            .map(|limits| limits.max_amount_sats)
+            .max();
         payments.extend(largest.map(|sats| Msat(sats.saturating_mul(1000))));
     }
     Ok(Expected {

@@ -36,6 +36,8 @@ const TEXTS: &[(&str, LnErrorKind)] = &[
     ("verification failed", Denied),
     ("expected 1 macaroon", Denied),
     ("cannot get macaroon", Denied),
+    // A condition in it does not hold: expired, of another address.
+    ("not satisfied: ", Denied),
     // The peer died while a stream was open; comes as Unknown or Internal.
     ("h2 protocol error", Unreachable),
 ];
@@ -117,7 +119,8 @@ mod tests {
         for text in [
             "verification failed: signature mismatch after caveat verification",
             "expected 1 macaroon, got 0",
-            "cannot get macaroon: root key with id 7 doesn't exist",
+            "cannot retrieve macaroon: cannot get macaroon: root key with id 7 doesn't exist",
+            "caveat \"time-before 2026-11-25T03:20:01Z\" not satisfied: macaroon has expired",
         ] {
             assert_eq!(classify(Code::Unknown, text), Denied, "{text}");
         }

@@ -46,11 +46,31 @@ pub struct Permission {
 
 /// Every right that tellerd uses.
 pub const PERMISSIONS: [Permission; 11] = [
-    required(Call::GetInfo, "uri:/lnrpc.Lightning/GetInfo", "tell which node it is and whether it is in sync"),
-    required(Call::LookupInvoice, "uri:/lnrpc.Lightning/LookupInvoice", "read an invoice's state"),
-    required(Call::AddHoldInvoice, "uri:/invoicesrpc.Invoices/AddHoldInvoice", "ask for a payment"),
-    required(Call::SettleInvoice, "uri:/invoicesrpc.Invoices/SettleInvoice", "take a held payment"),
-    required(Call::CancelInvoice, "uri:/invoicesrpc.Invoices/CancelInvoice", "give a held payment back"),
+    required(
+        Call::GetInfo,
+        "uri:/lnrpc.Lightning/GetInfo",
+        "tell which node it is and whether it is in sync",
+    ),
+    required(
+        Call::LookupInvoice,
+        "uri:/lnrpc.Lightning/LookupInvoice",
+        "read an invoice's state",
+    ),
+    required(
+        Call::AddHoldInvoice,
+        "uri:/invoicesrpc.Invoices/AddHoldInvoice",
+        "ask for a payment",
+    ),
+    required(
+        Call::SettleInvoice,
+        "uri:/invoicesrpc.Invoices/SettleInvoice",
+        "take a held payment",
+    ),
+    required(
+        Call::CancelInvoice,
+        "uri:/invoicesrpc.Invoices/CancelInvoice",
+        "give a held payment back",
+    ),
     required(
         Call::SubscribeSingleInvoice,
         "uri:/invoicesrpc.Invoices/SubscribeSingleInvoice",
@@ -71,7 +91,11 @@ pub const PERMISSIONS: [Permission; 11] = [
         "uri:/routerrpc.Router/SubscribeHtlcEvents",
         "hear at once that settled money has arrived",
     ),
-    recommended(Call::ListChannels, "uri:/lnrpc.Lightning/ListChannels", "tell how much the node can receive"),
+    recommended(
+        Call::ListChannels,
+        "uri:/lnrpc.Lightning/ListChannels",
+        "tell how much the node can receive",
+    ),
     recommended(
         Call::GetDebugInfo,
         "uri:/lnrpc.Lightning/GetDebugInfo",
@@ -112,7 +136,9 @@ pub const ROOT_KEY_ID: u64 = 7;
 #[must_use]
 pub fn bake_command() -> String {
     let head = format!("lncli bakemacaroon --save_to tellerd.macaroon --root_key_id {ROOT_KEY_ID}");
-    PERMISSIONS.iter().fold(head, |command, permission| format!("{command} \\\n  {}", permission.uri))
+    PERMISSIONS.iter().fold(head, |command, permission| {
+        format!("{command} \\\n  {}", permission.uri)
+    })
 }
 
 #[cfg(test)]
@@ -131,7 +157,10 @@ mod tests {
             ("README.md", include_str!("../../README.md")),
             ("docs/LND.md", include_str!("../../docs/LND.md")),
         ] {
-            assert!(flat(text).contains(&format!("```\n{command}\n```")), "{name} lacks\n{command}");
+            assert!(
+                flat(text).contains(&format!("```\n{command}\n```")),
+                "{name} lacks\n{command}"
+            );
         }
     }
 

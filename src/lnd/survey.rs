@@ -40,6 +40,9 @@ const CLOCK_BOUND_MS: u64 = 60_000;
 /// The condition that LND names when it refuses a macaroon whose time is over.
 const EXPIRED: &str = "macaroon has expired";
 
+/// What LND says of a good macaroon that lacks the right.
+const NO_RIGHT: &str = "permission denied";
+
 impl LndClient {
     /// Looks at everything that can be asked of the node.
     pub async fn survey(&self, clock: &dyn Clock) -> Facts {
@@ -51,7 +54,10 @@ impl LndClient {
         let (macaroon, asked) = match asker {
             None => (Ok(()), None),
             Some(Err(why)) => (Err(why), None),
-            Some(Ok(asker)) => (Ok(()), Some(asker.all(clock).await)),
+            Some(Ok(asker)) => match asker.info(asker.macaroon.clone()).await {
+                Err(status) if is_invalid(&status) => (Err(words(&status)), None),
+                info => (Ok(()), Some(asker.all(info, clock).await)),
+            },
         };
         Facts {
             address: self.address().to_owned(),
@@ -86,8 +92,7 @@ struct Asker {
 }
 
 impl Asker {
-    async fn all(&self, clock: &dyn Clock) -> Asked {
-        let info = self.info(self.macaroon.clone()).await;
+    async fn all(&self, info: Result<GetInfoResponse, Status>, clock: &dyn Clock) -> Asked {
         let (channels, settings, wallet, near) =
             tokio::join!(self.channels(), self.settings(&info), self.wallet(), self.clock(clock));
         let rights = PERMISSIONS.iter().map(|permission| async {
@@ -104,7 +109,10 @@ impl Asker {
             excess: access(&wallet),
             clock: near,
             channels: channels.ok().map(|list| list.channels.iter().map(channel).collect()),
-            hold_expiry_delta: settings.ok().and_then(Result::ok).and_then(|answer| convert::hold_expiry_delta(&answer)),
+            hold_expiry_delta: settings
+                .ok()
+                .and_then(Result::ok)
+                .and_then(|answer| convert::hold_expiry_delta(&answer)),
             info: info.map_err(|status| words(&status)).and_then(identity),
         }
     }
@@ -113,7 +121,8 @@ impl Asker {
         let mut request = Request::new(GetInfoRequest {});
         request.metadata_mut().insert("macaroon", macaroon);
         let mut client = LightningClient::new(self.session.unary.clone());
-        self.within(async { client.get_info(request).await.map(Response::into_inner) }).await
+        self.within(async { client.get_info(request).await.map(Response::into_inner) })
+            .await
     }
 
     async fn channels(&self) -> Result<lnrpc::ListChannelsResponse, Status> {
@@ -126,10 +135,13 @@ impl Asker {
         &self,
         info: &Result<GetInfoResponse, Status>,
     ) -> Result<Result<lnrpc::GetDebugInfoResponse, Status>, Access> {
-        let line = info.as_ref().ok().and_then(|info| version::parse(&info.version));
-        if !line.is_some_and(version::tells_its_settings) {
-            let why = "before LND 0.21 its answer brings the whole log";
-            return Err(Access::NotAsked(why.to_owned()));
+        let not_asked = |why: &str| Err(Access::NotAsked(why.to_owned()));
+        match info.as_ref().ok().and_then(|info| version::parse(&info.version)) {
+            None => return not_asked("LND's version is not known"),
+            Some(line) if !version::tells_its_settings(line) => {
+                return not_asked("before LND 0.21 its answer brings the whole log");
+            }
+            Some(_) => {}
         }
         let send = |channel, request| async move { LightningClient::new(channel).get_debug_info(request).await };
         Ok(self.unary(GetDebugInfoRequest::default(), send).await)
@@ -146,11 +158,13 @@ impl Asker {
         match call {
             Call::GetInfo | Call::ListChannels | Call::GetDebugInfo => Access::NotAsked("asked for its answer".into()),
             Call::LookupInvoice => {
-                let send = |channel, request| async move { LightningClient::new(channel).lookup_invoice(request).await };
+                let send =
+                    |channel, request| async move { LightningClient::new(channel).lookup_invoice(request).await };
                 access(&self.unary(PaymentHash { r_hash: nobodys }, send).await)
             }
             Call::AddHoldInvoice => {
-                let send = |channel, request| async move { InvoicesClient::new(channel).add_hold_invoice(request).await };
+                let send =
+                    |channel, request| async move { InvoicesClient::new(channel).add_hold_invoice(request).await };
                 let message = AddHoldInvoiceRequest {
                     hash: too_short,
                     value_msat: 1_000,
@@ -170,23 +184,32 @@ impl Asker {
                 access(&self.unary(message, send).await)
             }
             Call::SubscribeSingleInvoice => {
-                let send =
-                    |channel, request| async move { InvoicesClient::new(channel).subscribe_single_invoice(request).await };
-                access(&self.first(SubscribeSingleInvoiceRequest { r_hash: too_short }, send).await)
+                let send = |channel, request| async move {
+                    InvoicesClient::new(channel).subscribe_single_invoice(request).await
+                };
+                access(
+                    &self
+                        .first(SubscribeSingleInvoiceRequest { r_hash: too_short }, send)
+                        .await,
+                )
             }
             Call::RegisterBlockEpochNtfn => {
                 let send = |channel, request| async move {
-                    ChainNotifierClient::new(channel).register_block_epoch_ntfn(request).await
+                    ChainNotifierClient::new(channel)
+                        .register_block_epoch_ntfn(request)
+                        .await
                 };
                 access(&self.first(BlockEpoch::default(), send).await)
             }
             Call::LookupHtlcResolution => {
-                let send =
-                    |channel, request| async move { LightningClient::new(channel).lookup_htlc_resolution(request).await };
+                let send = |channel, request| async move {
+                    LightningClient::new(channel).lookup_htlc_resolution(request).await
+                };
                 resolution(&self.unary(LookupHtlcResolutionRequest::default(), send).await)
             }
             Call::SubscribeHtlcEvents => {
-                let send = |channel, request| async move { RouterClient::new(channel).subscribe_htlc_events(request).await };
+                let send =
+                    |channel, request| async move { RouterClient::new(channel).subscribe_htlc_events(request).await };
                 access(&self.first(SubscribeHtlcEventsRequest {}, send).await)
             }
         }
@@ -272,6 +295,11 @@ fn resolution<T>(answer: &Result<T, Status>) -> Access {
         Err(status) if status.code() == Code::Unavailable && !client::is_transport(status) => Access::Granted,
         other => access(other),
     }
+}
+
+/// LND does not accept the macaroon for any call: it is expired, revoked, or another node's.
+fn is_invalid(status: &Status) -> bool {
+    access::<()>(&Err(status.clone())) == Access::Denied(words(status)) && !status.message().contains(NO_RIGHT)
 }
 
 fn expired(status: &Status) -> bool {

@@ -1,6 +1,7 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
 mod architecture;
+mod check;
 mod clients;
 mod crash;
 mod crash_audit;

@@ -11,11 +11,16 @@ const MINUTES_PER_BLOCK: i64 = 10;
 
 /// Delta, force closes, time.
 pub(super) fn judge(asked: &Asked, node: Option<&NodeInfo>, expected: &Expected) -> Vec<Finding> {
-    let line = node.and_then(|node| version::parse(&node.version)).unwrap_or(version::NEWEST);
+    let line = node
+        .and_then(|node| version::parse(&node.version))
+        .unwrap_or(version::NEWEST);
     let real = asked.hold_expiry_delta;
     let in_force = real.unwrap_or_else(|| version::default_hold_expiry_delta(line));
+    let broadcast = version::broadcast_delta(line);
     let mut findings = vec![delta(expected.hold_expiry_delta, in_force, real.is_some())];
-    findings.extend(force_close(in_force, version::broadcast_delta(line)));
+    if in_force <= broadcast {
+        findings.push(force_close(in_force, broadcast));
+    }
     findings.push(time(in_force.max(expected.hold_expiry_delta), expected));
     findings
 }
@@ -43,25 +48,24 @@ fn delta(configured: u32, in_force: u32, read: bool) -> Finding {
         Ordering::Greater => Finding::warning(
             ITEM,
             format!(
-                "{source}, hold_expiry_delta is {configured}: tellerd gives a hold {} blocks less than it has; set \
-                 lnd.hold_expiry_delta = {in_force}",
+                "{source}, hold_expiry_delta is {configured}: tellerd takes a hold for {} blocks shorter than it is; \
+                 both should be the same",
                 in_force.abs_diff(configured)
             ),
         ),
     }
 }
 
-fn force_close(in_force: u32, broadcast: u32) -> Option<Finding> {
-    (in_force <= broadcast).then(|| {
-        Finding::warning(
-            "delta",
-            format!(
-                "LND goes on chain {broadcast} blocks before an HTLC expires, and cancels a forgotten hold only {in_force} \
-                 blocks before: this does not prevent force closes; set invoices.holdexpirydelta={}",
-                broadcast.saturating_add(2)
-            ),
-        )
-    })
+/// Set to so little, it does not do what it is for. LND itself only warns of it in its log.
+fn force_close(in_force: u32, broadcast: u32) -> Finding {
+    Finding::warning(
+        "force closes",
+        format!(
+            "LND goes on chain {broadcast} blocks before an HTLC expires, and cancels a forgotten hold only {in_force} blocks \
+             before: set invoices.holdexpirydelta={} in LND, and lnd.hold_expiry_delta to the same",
+            broadcast.saturating_add(2)
+        ),
+    )
 }
 
 /// What a hold has from the customer's payment on: HTLCs come with at least `cltv_expiry` blocks.

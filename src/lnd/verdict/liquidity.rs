@@ -12,7 +12,10 @@ const ITEM: &str = "liquidity";
 /// Channels, the money they can bring, HTLC slots, whether customers can find them.
 pub(super) fn judge(channels: Option<&[ChannelFacts]>, expected: &Expected) -> Vec<Finding> {
     let Some(channels) = channels else {
-        return vec![Finding::warning(ITEM, "the channels can not be read: see ListChannels above")];
+        return vec![Finding::warning(
+            ITEM,
+            "the channels can not be read: see ListChannels above",
+        )];
     };
     let active: Vec<&ChannelFacts> = channels.iter().filter(|channel| channel.active).collect();
     if active.is_empty() {
@@ -22,7 +25,10 @@ pub(super) fn judge(channels: Option<&[ChannelFacts]>, expected: &Expected) -> V
         );
         return vec![Finding::problem(ITEM, text)];
     }
-    let mut findings = vec![money(&active, &expected.payments), slots(&active, expected.payments.len())];
+    let mut findings = vec![
+        money(&active, &expected.payments),
+        slots(&active, expected.payments.len()),
+    ];
     if active.iter().all(|channel| channel.private) && !expected.private_route_hints {
         findings.push(Finding::warning(
             "route hints",
@@ -48,12 +54,19 @@ fn free_slots(channel: &ChannelFacts) -> u32 {
 
 fn money(active: &[&ChannelFacts], payments: &[Msat]) -> Finding {
     let total: Msat = active.iter().map(|channel| receivable(channel)).sum();
-    let largest = active.iter().map(|channel| receivable(channel)).max().unwrap_or_default();
+    let largest = active
+        .iter()
+        .map(|channel| receivable(channel))
+        .max()
+        .unwrap_or_default();
     let seen = format!(
         "about {total} can be received over {} active channels, {largest} of it over one",
         active.len()
     );
-    let (one, all) = (payments.iter().max().copied().unwrap_or_default(), payments.iter().copied().sum::<Msat>());
+    let (one, all) = (
+        payments.iter().max().copied().unwrap_or_default(),
+        payments.iter().copied().sum::<Msat>(),
+    );
     if total < one {
         return Finding::problem(
             ITEM,
@@ -73,15 +86,23 @@ fn money(active: &[&ChannelFacts], payments: &[Msat]) -> Finding {
     } else {
         ""
     };
-    Finding::ok(ITEM, format!("{seen}; the largest cash-out is {one}, those of all machines are {all}{parts}"))
+    Finding::ok(
+        ITEM,
+        format!("{seen}; the largest cash-out is {one}, those of all machines are {all}{parts}"),
+    )
 }
 
 fn slots(active: &[&ChannelFacts], machines: usize) -> Finding {
     const ITEM: &str = "htlc slots";
-    let free = active.iter().fold(0_u32, |sum, channel| sum.saturating_add(free_slots(channel)));
+    let free = active
+        .iter()
+        .fold(0_u32, |sum, channel| sum.saturating_add(free_slots(channel)));
     let seen = format!("{free} more payments, or parts of them, can be held at once");
     if free == 0 {
-        return Finding::problem(ITEM, format!("{seen}: nobody can pay until a hold ends; open another channel"));
+        return Finding::problem(
+            ITEM,
+            format!("{seen}: nobody can pay until a hold ends; open another channel"),
+        );
     }
     if usize::try_from(free).is_ok_and(|free| free < machines) {
         return Finding::warning(ITEM, format!("{seen}, for {machines} machines: open another channel"));

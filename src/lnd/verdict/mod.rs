@@ -210,7 +210,10 @@ fn rights(asked: &Asked) -> Vec<Finding> {
             "it allows more than tellerd needs (such as WalletBalance), and so does whoever gets hold of the file: \
              bake one as `tellerd check --bake` says",
         ),
-        Access::Denied(_) => Finding::ok("macaroon", "it does not allow WalletBalance, as a right that is not needed"),
+        Access::Denied(_) => Finding::ok(
+            "macaroon",
+            "it does not allow WalletBalance, as a right that is not needed",
+        ),
         Access::Unclear(why) | Access::NotAsked(why) => Finding::warning(
             "macaroon",
             format!("it can not be told whether it allows more than tellerd needs: {why}"),
@@ -224,16 +227,21 @@ fn right(permission: &Permission, access: &Access) -> Finding {
     match access {
         Access::Granted => Finding::ok("right", format!("{method} is allowed")),
         Access::Denied(why) => {
-            let level = if permission.required { Level::Problem } else { Level::Warning };
+            let level = if permission.required {
+                Level::Problem
+            } else {
+                Level::Warning
+            };
             let text = format!(
                 "{method} is not allowed ({why}): without it tellerd can not {purpose}; bake a macaroon as \
                  `tellerd check --bake` says"
             );
             Finding::new(level, "right", text)
         }
-        Access::Unclear(why) => {
-            Finding::warning("right", format!("it can not be told whether {method} is allowed: {why}"))
-        }
+        Access::Unclear(why) => Finding::warning(
+            "right",
+            format!("it can not be told whether {method} is allowed: {why}"),
+        ),
         Access::NotAsked(why) => Finding::ok("right", format!("{method} was not asked for: {why}")),
     }
 }

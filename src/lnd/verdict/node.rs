@@ -11,16 +11,20 @@ use crate::time::UnixMs;
 /// Bitcoin's nodes take no block whose time is further ahead than this.
 const BLOCK_AHEAD: Duration = Duration::from_secs(2 * 3600);
 
+/// What to look at.
+const REACH: &str = "does LND run there, and is tls_cert a copy of its present certificate?";
+
 /// Of the connection and how far LND has started.
 pub(super) fn reached(facts: &Facts) -> Vec<Finding> {
     let state = match &facts.state {
         Ok(state) => state,
-        Err(why) => return vec![Finding::problem("connection", why.clone())],
+        Err(why) => return vec![Finding::problem("connection", format!("{why}; {REACH}"))],
     };
     let connected = format!("LND at {} presents the pinned certificate", facts.address);
     let mut findings = vec![Finding::ok("connection", connected), started(*state)];
     if let Err(why) = &facts.macaroon {
-        findings.push(Finding::problem("macaroon", why.clone()));
+        let text = format!("it can not be used: {why}; bake one as `tellerd check --bake` says");
+        findings.push(Finding::problem("macaroon", text));
     }
     findings
 }
@@ -34,9 +38,10 @@ fn started(state: NodeState) -> Finding {
             "LND takes calls but has not fully started: no invoice is added before; check again",
         ),
         NodeState::Locked => Finding::problem(ITEM, "LND's wallet is locked: unlock it (lncli unlock)"),
-        NodeState::Unlocked | NodeState::NotStarted => {
-            Finding::problem(ITEM, "LND is still starting, or has no wallet: check again, or look at its log")
-        }
+        NodeState::Unlocked | NodeState::NotStarted => Finding::problem(
+            ITEM,
+            "LND is still starting, or has no wallet: check again, or look at its log",
+        ),
     }
 }
 
@@ -55,7 +60,10 @@ fn version_of(text: &str) -> Finding {
     const ITEM: &str = "version";
     let ((oldest_major, oldest_minor), (newest_major, newest_minor)) = (version::OLDEST, version::NEWEST);
     match version::parse(text) {
-        None => Finding::warning(ITEM, format!("`{text}` can not be understood: tellerd may not know this LND")),
+        None => Finding::warning(
+            ITEM,
+            format!("`{text}` can not be understood: tellerd may not know this LND"),
+        ),
         Some(line) if line < version::OLDEST => Finding::problem(
             ITEM,
             format!("{text} is older than {oldest_major}.{oldest_minor}, the oldest that tellerd knows: upgrade LND"),
@@ -90,21 +98,26 @@ fn clock_of(identity: &Identity, now: UnixMs, clock: &ClockFacts) -> Finding {
     if ahead > BLOCK_AHEAD {
         return Finding::problem(
             ITEM,
-            format!("the best block is {} in the future: this machine's clock is wrong", told(ahead)),
+            format!(
+                "the best block is {} in the future: this machine's clock is wrong",
+                told(ahead)
+            ),
         );
     }
     let set = "set both by NTP, since an invoice is dated by LND's clock and wallets refuse expired ones";
     match clock {
-        ClockFacts::Near(bound) => {
-            Finding::ok(ITEM, format!("LND's clock is within {} of this machine's", told(*bound)))
-        }
+        ClockFacts::Near(bound) => Finding::ok(
+            ITEM,
+            format!("LND's clock is within {} of this machine's", told(*bound)),
+        ),
         ClockFacts::Ahead(by) => Finding::warning(
             ITEM,
             format!("LND's clock is more than {} ahead of this machine's: {set}", told(*by)),
         ),
-        ClockFacts::Behind(by) => {
-            Finding::warning(ITEM, format!("LND's clock is more than {} behind this machine's: {set}", told(*by)))
-        }
+        ClockFacts::Behind(by) => Finding::warning(
+            ITEM,
+            format!("LND's clock is more than {} behind this machine's: {set}", told(*by)),
+        ),
         ClockFacts::Unknown(why) => Finding::warning(
             ITEM,
             format!("no block is from the future, but LND's clock can not be compared with this machine's: {why}"),

@@ -17,7 +17,7 @@ use crate::proto::lnrpc::{WalletState, invoice::InvoiceState};
 use crate::proto::tellersim::payment::Status;
 use crate::proto::tellersim::{
     AdvanceBlocksRequest, DropStreams, Fail, Fault, Hang, LedgerRequest, LoseReply, PayRequest, Payment, PaymentId,
-    Release, Restart, SetBlockIntervalRequest, SetState, Slow, fault::Kind, ledger_entry::Entry,
+    Release, Restart, SetBlockIntervalRequest, SetState, SetSynced, Slow, fault::Kind, ledger_entry::Entry,
 };
 
 /// Prints a line. Whoever read it may have left; the node goes on without.
@@ -151,6 +151,7 @@ pub const CONTROL_HELP: &str = "\
   drop-streams [ERROR]            end all streams with OK, or with this error
   lock | unlock                   the wallet
   state NAME                      WAITING_TO_START LOCKED UNLOCKED RPC_ACTIVE SERVER_ACTIVE
+  out-of-sync | in-sync           with the chain
   slow MS                         delay every answer; 0 ends it
   lose-reply METHOD [COUNT]       the call takes effect, its answer is lost
   fail METHOD COUNT CODE TEXT     the call fails with this gRPC code and text";
@@ -197,6 +198,8 @@ fn parse(words: &[&str]) -> Option<Order> {
         ["state", name] => Kind::SetState(SetState {
             state: WalletState::from_str_name(name)?.into(),
         }),
+        ["out-of-sync"] => Kind::SetSynced(SetSynced { synced: false }),
+        ["in-sync"] => Kind::SetSynced(SetSynced { synced: true }),
         ["slow", ms] => Kind::Slow(Slow { ms: ms.parse().ok()? }),
         ["lose-reply", method] => Kind::LoseReply(LoseReply {
             method: (*method).into(),
@@ -279,6 +282,8 @@ mod tests {
             "lock",
             "unlock",
             "state RPC_ACTIVE",
+            "out-of-sync",
+            "in-sync",
             "slow 5",
             "lose-reply SettleInvoice",
             "lose-reply SettleInvoice 2",

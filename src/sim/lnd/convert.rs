@@ -2,6 +2,7 @@
 //!
 //! Called by the services and the control interface. Total: every record has a message.
 
+use super::node::Channel;
 use super::node::record::{Htlc, HtlcState, InvoiceRecord, InvoiceState, Outcome, PayerHtlc, Payment, PaymentStatus};
 use super::{Ledger, SimError};
 use crate::proto::lnrpc::{self, invoice::InvoiceState as ProtoState};
@@ -36,6 +37,38 @@ fn state(state: InvoiceState) -> i32 {
         InvoiceState::Canceled => ProtoState::Canceled,
     };
     state.into()
+}
+
+/// `lnrpc.Channel`: announced, with a peer that is always there.
+pub(super) fn channel(channel: &Channel) -> lnrpc::Channel {
+    let constraints = lnrpc::ChannelConstraints {
+        chan_reserve_sat: channel.reserve_sat,
+        max_pending_amt_msat: channel
+            .capacity_sat
+            .saturating_sub(channel.reserve_sat)
+            .saturating_mul(1000),
+        max_accepted_htlcs: channel.max_htlcs,
+    };
+    let pending = channel.pending.iter().map(|(hash, htlc)| lnrpc::Htlc {
+        incoming: true,
+        amount: signed(htlc.amount_msat / 1000),
+        hash_lock: hash.to_vec(),
+        expiration_height: htlc.expiry_height,
+        htlc_index: htlc.htlc_index,
+    });
+    let pending: Vec<lnrpc::Htlc> = pending.collect();
+    lnrpc::Channel {
+        active: true,
+        chan_id: CHAN_ID,
+        capacity: signed(channel.capacity_sat),
+        local_balance: signed(channel.local_msat / 1000),
+        remote_balance: signed(channel.remote_msat / 1000),
+        unsettled_balance: pending.iter().map(|htlc| htlc.amount).sum(),
+        pending_htlcs: pending,
+        local_constraints: Some(constraints),
+        remote_constraints: Some(constraints),
+        ..lnrpc::Channel::default()
+    }
 }
 
 /// `lnrpc.Invoice`.
@@ -200,6 +233,7 @@ pub(super) fn fault(fault: tellersim::Fault) -> Result<super::Fault, SimError> {
                     .try_into()
                     .map_err(|_| SimError::BadFault(format!("no state {}", set.state)))?,
             ),
+            Kind::SetSynced(set) => super::Fault::Sync(set.synced),
             Kind::Slow(slow) => super::Fault::Slow(Duration::from_millis(slow.ms)),
             Kind::LoseReply(lose) => super::Fault::LoseReply {
                 method: lose.method,

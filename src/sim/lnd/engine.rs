@@ -41,6 +41,8 @@ pub(super) struct Engine {
     pub credentials: Credentials,
     pub signer: Signer,
     clock: SharedClock,
+    /// LND's `invoices.holdexpirydelta`, for who asks what is configured.
+    pub hold_expiry_delta: u32,
     pub state: watch::Sender<WalletState>,
     pub faults: Faults,
     pub connections: Connections,
@@ -67,6 +69,7 @@ impl Engine {
         let node_options = NodeOptions {
             hold_expiry_delta: options.hold_expiry_delta,
             max_htlcs: options.max_htlcs,
+            capacity_sat: options.capacity_sat,
         };
         let mut node = Node::new(node_options, options.start_height);
         let log = Log::open(dir, &mut node, Node::restore, |node| {
@@ -85,6 +88,7 @@ impl Engine {
             signer: Signer::new(credentials.node_key),
             credentials,
             clock: options.clock.clone(),
+            hold_expiry_delta: options.hold_expiry_delta,
             state: watch::Sender::new(WalletState::ServerActive),
             faults: Faults::default(),
             connections: Connections::default(),

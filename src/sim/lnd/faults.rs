@@ -16,6 +16,7 @@ use super::connections::ConnectionId;
 use super::engine::Engine;
 use super::front::is_method;
 use crate::proto::lnrpc::WalletState;
+use crate::time::UnixMs;
 
 /// A fault to inject.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub enum Fault {
     },
     /// Moves the node to a state of its life. Going down cuts all connections.
     SetState(WalletState),
+    /// The node loses its source of blocks: it is out of sync, and its best block gets older. `true` ends it.
+    Sync(bool),
     /// Delays every answer; zero ends it.
     Slow(Duration),
     /// The next `count` calls take effect, and their connection breaks before the answer.
@@ -79,6 +82,7 @@ struct Present {
     epoch: u64,
     hang: Option<Hang>,
     slow: Duration,
+    out_of_sync: Option<UnixMs>,
 }
 
 #[derive(Debug, Clone)]
@@ -116,6 +120,11 @@ impl Faults {
     /// How many calls and streams hang now.
     pub fn hanging(&self) -> usize {
         self.hanging.load(Ordering::SeqCst)
+    }
+
+    /// Since when the node is out of sync, if it is.
+    pub fn out_of_sync(&self) -> Option<UnixMs> {
+        self.present.borrow().out_of_sync
     }
 
     pub fn epoch(&self) -> u64 {
@@ -231,6 +240,10 @@ impl Engine {
                 } else {
                     self.enter_state(state, None);
                 }
+            }
+            Fault::Sync(synced) => {
+                let since = (!synced).then(|| self.now());
+                self.faults.present.send_modify(|present| present.out_of_sync = since);
             }
             Fault::Slow(delay) => self.faults.present.send_modify(|present| present.slow = delay),
             Fault::LoseReply { method, count } => self.faults.count(method, count, None)?,

@@ -17,6 +17,7 @@ mod faults;
 mod front;
 mod handle;
 mod log;
+mod macaroon;
 pub mod node;
 mod serve;
 mod services;
@@ -30,7 +31,7 @@ use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tonic::{Code, Status};
 
-pub use credentials::{ADMIN_MACAROON, READONLY_MACAROON, TLS_CERT, TLS_KEY};
+pub use credentials::{ADMIN_MACAROON, READONLY_MACAROON, TELLERD_MACAROON, TLS_CERT, TLS_KEY};
 pub use faults::Fault;
 pub use handle::SimHandle;
 pub use log::LogError;
@@ -46,6 +47,8 @@ pub struct SimLndOptions {
     pub hold_expiry_delta: u32,
     /// HTLCs held at once at most; a further one fails.
     pub max_htlcs: u32,
+    /// All money in its channel, in satoshi: customers can not pay more. At first all of it is on their side.
+    pub capacity_sat: u64,
     /// Height of a new node. An existing one keeps its own.
     pub start_height: u32,
     /// Mines a block every so often; 0 only on command.
@@ -60,6 +63,7 @@ impl Default for SimLndOptions {
         Self {
             hold_expiry_delta: node.hold_expiry_delta,
             max_htlcs: node.max_htlcs,
+            capacity_sat: node.capacity_sat,
             start_height: 850_000,
             block_interval_ms: 0,
             clock: Arc::new(SystemClock),

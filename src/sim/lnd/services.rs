@@ -13,7 +13,8 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::engine::Engine;
 use super::front::{
-    ADD_HOLD, Answers, BLOCKS, CANCEL, GET_INFO, GET_STATE, LOOKUP, SETTLE, SUBSCRIBE, SUBSCRIBE_STATE,
+    ADD_HOLD, Answers, BLOCKS, CANCEL, DEBUG_INFO, GET_INFO, GET_STATE, LIST_CHANNELS, LOOKUP, SETTLE, SUBSCRIBE,
+    SUBSCRIBE_STATE, WALLET_BALANCE,
 };
 use super::node::{AddHold, Refusal};
 use crate::ids::PaymentHash;
@@ -112,28 +113,52 @@ impl Lightning for Services {
 
     async fn list_channels(
         &self,
-        _: Request<lnrpc::ListChannelsRequest>,
+        request: Request<lnrpc::ListChannelsRequest>,
     ) -> Result<Response<lnrpc::ListChannelsResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        let list = |engine: &Engine, _| {
+            let channel = engine.with(|node, _| node.channel())?;
+            Ok(lnrpc::ListChannelsResponse {
+                channels: vec![convert::channel(&channel)],
+            })
+        };
+        self.0.unary(LIST_CHANNELS, request, list).await
     }
 
     async fn wallet_balance(
         &self,
-        _: Request<lnrpc::WalletBalanceRequest>,
+        request: Request<lnrpc::WalletBalanceRequest>,
     ) -> Result<Response<lnrpc::WalletBalanceResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        // Nothing ever reaches its wallet on chain.
+        let empty = |_: &Engine, _| Ok(lnrpc::WalletBalanceResponse::default());
+        self.0.unary(WALLET_BALANCE, request, empty).await
     }
 
     async fn get_debug_info(
         &self,
-        _: Request<lnrpc::GetDebugInfoRequest>,
+        request: Request<lnrpc::GetDebugInfoRequest>,
     ) -> Result<Response<lnrpc::GetDebugInfoResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        self.0
+            .unary(DEBUG_INFO, request, |engine, _| Ok(settings(engine)))
+            .await
+    }
+}
+
+/// What is configured, by the names of the command line; as far as there is something to configure.
+fn settings(engine: &Engine) -> lnrpc::GetDebugInfoResponse {
+    let config = [
+        ("bitcoin.regtest", "true".to_owned()),
+        ("invoices.holdexpirydelta", engine.hold_expiry_delta.to_string()),
+        ("store-final-htlc-resolutions", "true".to_owned()),
+    ];
+    lnrpc::GetDebugInfoResponse {
+        config: config.map(|(name, value)| (name.to_owned(), value)).into(),
     }
 }
 
 fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
     let height = engine.with(|node, _| node.height())?;
+    let out_of_sync = engine.faults.out_of_sync();
+    let best_header = out_of_sync.unwrap_or_else(|| engine.now());
     Ok(GetInfoResponse {
         identity_pubkey: engine.signer.pubkey(),
         alias: "tellersim".into(),
@@ -141,8 +166,8 @@ fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
         num_peers: 1,
         block_height: height,
         block_hash: hex::encode(block_hash(height)),
-        synced_to_chain: true,
-        best_header_timestamp: i64::try_from(engine.now().as_secs()).unwrap_or(i64::MAX),
+        synced_to_chain: out_of_sync.is_none(),
+        best_header_timestamp: i64::try_from(best_header.as_secs()).unwrap_or(i64::MAX),
         version: VERSION.into(),
         num_inactive_channels: 0,
         chains: vec![Chain {

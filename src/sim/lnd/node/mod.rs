@@ -5,6 +5,7 @@
 //! in exactly one of held, settled, refunded. Source: fact sheet on LND, sections 1, 3 and 4.
 
 mod add;
+mod channel;
 mod error;
 mod htlc;
 pub mod record;
@@ -14,6 +15,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use add::{AddHold, Terms};
+pub use channel::Channel;
 pub use error::Refusal;
 
 use crate::ids::{PaymentHash, Preimage};
@@ -30,6 +32,8 @@ pub struct NodeOptions {
     pub hold_expiry_delta: u32,
     /// HTLCs its channel holds at most.
     pub max_htlcs: u32,
+    /// All money in its channel, in satoshi.
+    pub capacity_sat: u64,
 }
 
 impl Default for NodeOptions {
@@ -37,6 +41,8 @@ impl Default for NodeOptions {
         Self {
             hold_expiry_delta: 18,
             max_htlcs: 483 * 32,
+            // All the bitcoin there will ever be: no bound unless one is asked for.
+            capacity_sat: 2_100_000_000_000_000,
         }
     }
 }
@@ -65,7 +71,7 @@ pub struct Node {
     heights: BTreeSet<(u32, PaymentHash)>,
     /// Payments not yet sent.
     due: BTreeSet<(UnixMs, u64)>,
-    held_htlcs: u32,
+    flow: channel::Flow,
     add_index: u64,
     settle_index: u64,
     htlc_index: u64,
@@ -86,7 +92,7 @@ impl Node {
             timers: BTreeSet::new(),
             heights: BTreeSet::new(),
             due: BTreeSet::new(),
-            held_htlcs: 0,
+            flow: channel::Flow::default(),
             add_index: 0,
             settle_index: 0,
             htlc_index: 0,
@@ -118,7 +124,6 @@ impl Node {
             }
             for htlc in &record.htlcs {
                 self.htlc_index = self.htlc_index.max(htlc.htlc_index);
-                self.held_htlcs += u32::from(htlc.state == HtlcState::Accepted);
             }
             match record.state {
                 // Looking at once arms the timers of partial HTLCs too.
@@ -130,6 +135,19 @@ impl Node {
                     }
                 }
                 InvoiceState::Settled | InvoiceState::Canceled => {}
+            }
+        }
+        let htlcs = self.payments.values().flat_map(|payment| &payment.htlcs);
+        for htlc in htlcs {
+            match htlc.outcome {
+                Outcome::Held => {
+                    self.flow.held_htlcs += 1;
+                    self.flow.held_msat = self.flow.held_msat.saturating_add(htlc.amount_msat);
+                }
+                Outcome::Settled { .. } => {
+                    self.flow.settled_msat = self.flow.settled_msat.saturating_add(htlc.amount_msat);
+                }
+                Outcome::Refunded { .. } => {}
             }
         }
         let waiting = self.payments.values().filter(|payment| payment.htlcs.is_empty());

@@ -127,7 +127,7 @@ fn check(node: &Node) {
         }
         assert_eq!(record.preimage.is_some(), record.state == InvoiceState::Settled);
     }
-    assert_eq!(node.held_htlcs, held.0);
+    assert_eq!(node.flow.held_htlcs, held.0);
     let money = node
         .payments()
         .fold(Money::default(), |sum, payment| sum.plus(payment.money()));
@@ -138,6 +138,14 @@ fn check(node: &Node) {
     assert_eq!(
         money.held_msat, held.1,
         "the customers and the node agree on what is held"
+    );
+    let channel = node.channel();
+    assert_eq!(channel.local_msat, money.settled_msat);
+    let under_way: u64 = channel.pending.iter().map(|(_, htlc)| htlc.amount_msat).sum();
+    assert_eq!(
+        channel.capacity_sat * 1000,
+        channel.local_msat + channel.remote_msat + under_way,
+        "all money of the channel is somewhere"
     );
 }
 
