@@ -1,5 +1,7 @@
 //! The rig itself: what every other test stands on.
 
+use tellerd::hardware::puloon::driver::Variant;
+use tellerd::hardware::puloon::emulator::Setup;
 use tellerd::proto::invoicesrpc::AddHoldInvoiceRequest;
 use tellerd::proto::invoicesrpc::invoices_client::InvoicesClient;
 use tellerd::proto::invoicesrpc::{CancelInvoiceMsg, SettleInvoiceMsg};
@@ -10,6 +12,8 @@ use tellerd::proto::lnrpc::payment::PaymentStatus;
 use crate::harness::{Group, test};
 use crate::rig::payer::{Bill, Part, hash_of};
 use crate::rig::{Authed, Net, PUSHED_SATS, until};
+use crate::site::Machine;
+use crate::teller::Teller;
 
 /// These tests.
 pub const GROUP: Group = Group {
@@ -22,6 +26,7 @@ pub const GROUP: Group = Group {
         test("a_part_alone_is_not_enough", |net| {
             Box::pin(a_part_alone_is_not_enough(net))
         }),
+        test("a_customer_cashes_out", |net| Box::pin(a_customer_cashes_out(net))),
         test("nodes_come_back", |net| Box::pin(nodes_come_back(net))),
     ],
 };
@@ -105,6 +110,20 @@ async fn a_part_alone_is_not_enough(net: &mut Net) {
     for part in [first, second] {
         assert_eq!(part.await.unwrap().unwrap().preimage, preimage);
     }
+}
+
+async fn a_customer_cashes_out(net: &mut Net) {
+    let machine = Machine {
+        variant: Variant::Standard,
+        setup: Setup::default(),
+    };
+    let teller = Teller::open(net, net.merchant.macaroons().join("admin.macaroon"), &[machine], "");
+    teller.ready("atm1").await;
+    let cashout = teller.start("atm1", 6_000).await;
+    let payment = net.pay(&cashout.payment_request.unwrap(), None).await;
+    let cashout = teller.reaches(cashout.id, &["completed"]).await;
+    assert_eq!(payment.await.unwrap().unwrap().status(), PaymentStatus::Succeeded);
+    assert_eq!((teller.cash_out(0), cashout.delivered_minor.0), (6_000, 6_000));
 }
 
 async fn nodes_come_back(net: &mut Net) {

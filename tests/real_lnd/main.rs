@@ -7,6 +7,11 @@
 mod bring_up;
 mod harness;
 mod rig;
+#[allow(dead_code, reason = "shared with tests/suite")]
+#[path = "../suite/site.rs"]
+mod site;
+#[allow(dead_code)]
+mod teller;
 
 fn main() -> std::process::ExitCode {
     harness::run(&[bring_up::GROUP])

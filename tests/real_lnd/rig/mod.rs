@@ -3,6 +3,8 @@
 //! Used by the tests against a real LND and by the benchmark on it. What must stay true: every wait has one bound and
 //! names what it waited for; every process ends with this one. Source: fact sheet on LND, section 7.
 
+#![allow(dead_code, reason = "the benchmark needs less of it than the tests")]
+
 mod chain;
 mod node;
 pub mod payer;
