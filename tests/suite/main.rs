@@ -28,4 +28,5 @@ mod sim_lnd;
 mod sim_lnd_faults;
 mod sim_lnd_kill;
 mod simulate;
+mod site;
 mod via;

@@ -1,0 +1,235 @@
+//! The rig: btcd on simnet, the merchant's lnd and the customer's, a channel between them; all on 127.0.0.1.
+//!
+//! Used by the tests against a real LND and by the benchmark on it. What must stay true: every wait has one bound and
+//! names what it waited for; every process ends with this one. Source: fact sheet on LND, section 7.
+
+#![allow(dead_code, reason = "the benchmark needs less of it than the tests")]
+
+mod chain;
+mod node;
+pub mod payer;
+pub mod process;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tellerd::proto::lnrpc::WalletState;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+pub use chain::Chain;
+pub use node::{Authed, Node};
+
+/// Blocks that activate segwit on simnet, and then some.
+const FIRST_BLOCKS: u32 = 400;
+/// The longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The channel's capacity, and what of it begins at the merchant.
+pub const CAPACITY_SATS: u64 = 16_000_000;
+/// See [`CAPACITY_SATS`].
+pub const PUSHED_SATS: u64 = 4_000_000;
+
+/// A network of two nodes.
+pub struct Net {
+    /// Everything of it; removed at the end, kept when a test fails.
+    dir: Option<TempDir>,
+    /// The chain.
+    pub chain: Chain,
+    /// tellerd's node.
+    pub merchant: Node,
+    /// The node of all customers.
+    pub customer: Node,
+}
+
+/// The folder with lnd, lncli, btcd and btcctl.
+pub fn binaries() -> Result<PathBuf, String> {
+    let told = "TELLERD_REAL_LND does not name the folder with lnd and btcd: start with tests/real_lnd/run.sh";
+    let folder = PathBuf::from(std::env::var_os("TELLERD_REAL_LND").ok_or(told)?);
+    for program in ["lnd", "lncli", "btcd", "btcctl"] {
+        if !folder.join(program).is_file() {
+            return Err(format!(
+                "{} has no {program}: start with tests/real_lnd/run.sh",
+                folder.display()
+            ));
+        }
+    }
+    Ok(folder)
+}
+
+/// The pause between two looks at a condition.
+pub async fn breath() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// Returns once `condition` holds. Panics with `what` when it does not come to that.
+pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < end, "waited too long: {what}");
+        breath().await;
+    }
+}
+
+impl Net {
+    /// Brings everything up: both nodes are in sync and a channel is open. `merchant` are options of the merchant's lnd.
+    pub async fn up(merchant: &[&str]) -> Self {
+        let bin = binaries().unwrap_or_else(|why| panic!("{why}"));
+        let dir = tempfile::Builder::new()
+            .prefix("tellerd-real-lnd-")
+            .tempdir()
+            .expect("a folder");
+        let mut net = Self::new(&bin, dir, merchant);
+        net.chain.start(None).await;
+        for node in [&mut net.merchant, &mut net.customer] {
+            node.start_locked();
+        }
+        for node in [&net.merchant, &net.customer] {
+            node.init_wallet().await;
+            node.reaches(WalletState::RpcActive).await;
+        }
+        let told = net.customer.cli(&["newaddress", "p2wkh"]).await.expect("an address");
+        let miner = told["address"].as_str().expect("an address").to_owned();
+        net.chain.stop().await;
+        net.chain.start(Some(&miner)).await;
+        net.chain.generate(FIRST_BLOCKS).await;
+        net.synced().await;
+        net.open_channel().await;
+        net
+    }
+
+    fn new(bin: &Path, dir: TempDir, merchant: &[&str]) -> Self {
+        let chain = Chain::new(bin, &dir.path().join("btcd"));
+        let customer = Node::new("customer", bin, &dir.path().join("customer"), &chain, &[]);
+        let merchant = Node::new("merchant", bin, &dir.path().join("merchant"), &chain, merchant);
+        Self {
+            dir: Some(dir),
+            chain,
+            merchant,
+            customer,
+        }
+    }
+
+    /// A folder of its own in the network's.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.dir.as_ref().expect("not ended").path().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    /// Opens a channel from the customer to the merchant, with money on both sides.
+    pub async fn open_channel(&self) {
+        let merchant = self
+            .merchant
+            .info()
+            .await
+            .expect("the merchant's node answers")
+            .identity_pubkey;
+        self.reconnect().await;
+        let (capacity, pushed) = (CAPACITY_SATS.to_string(), PUSHED_SATS.to_string());
+        let words = [
+            "openchannel",
+            "--node_key",
+            &merchant,
+            "--local_amt",
+            &capacity,
+            "--push_amt",
+            &pushed,
+        ];
+        self.customer.cli(&words).await.expect("a channel");
+        self.mine(6).await;
+        self.lane_is_up().await;
+    }
+
+    /// The two nodes are peers.
+    pub async fn reconnect(&self) {
+        let merchant = self
+            .merchant
+            .info()
+            .await
+            .expect("the merchant's node answers")
+            .identity_pubkey;
+        let peer = format!("{merchant}@{}", self.merchant.peer_address());
+        until("the nodes are peers", async || {
+            let told = self.customer.cli(&["connect", &peer]).await;
+            // Connected already is what is wanted.
+            told.is_ok() || told.is_err_and(|why| why.contains("already connected"))
+        })
+        .await;
+    }
+
+    /// Both see a channel that can be used.
+    pub async fn lane_is_up(&self) {
+        until("the channel can be used", async || {
+            let mut usable = true;
+            for node in [&self.merchant, &self.customer] {
+                usable &= node.channels().await.iter().any(|lane| lane.active);
+            }
+            usable
+        })
+        .await;
+        // The customer's wallet finds its ways in a graph that learns of a new channel by gossip.
+        let merchant = self
+            .merchant
+            .info()
+            .await
+            .expect("the merchant's node answers")
+            .identity_pubkey;
+        until("the customer finds a route", async || {
+            self.customer.cli(&["queryroutes", &merchant, "1000"]).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Finds blocks; returns once the running nodes have seen them.
+    pub async fn mine(&self, blocks: u32) {
+        self.chain.generate(blocks).await;
+        self.synced().await;
+    }
+
+    /// Returns once the running nodes are fully started and at the chain's height.
+    pub async fn synced(&self) {
+        let height = self.chain.height().await;
+        for node in [&self.merchant, &self.customer]
+            .into_iter()
+            .filter(|node| node.is_running())
+        {
+            node.reaches(WalletState::ServerActive).await;
+            until(&format!("{} is at height {height}", node.name), async || {
+                node.info()
+                    .await
+                    .is_some_and(|info| info.synced_to_chain && info.block_height >= height)
+            })
+            .await;
+        }
+    }
+
+    /// Sats of the customer in open channels, as its own node counts them: those in HTLCs on their way are not in it.
+    pub async fn customer_sats(&self) -> i64 {
+        self.customer
+            .channels()
+            .await
+            .iter()
+            .map(|lane| lane.local_balance)
+            .sum()
+    }
+
+    /// Sats of the merchant in open channels, as its own node counts them.
+    pub async fn merchant_sats(&self) -> i64 {
+        self.merchant
+            .channels()
+            .await
+            .iter()
+            .map(|lane| lane.local_balance)
+            .sum()
+    }
+
+    /// Ends all. Its folder stays, for a look at the logs, when `keep`.
+    pub async fn down(mut self, keep: bool) {
+        self.merchant.stop().await;
+        self.customer.stop().await;
+        self.chain.stop().await;
+        if let (true, Some(dir)) = (keep, self.dir.take()) {
+            println!("logs are kept in {}", dir.keep().display());
+        }
+    }
+}

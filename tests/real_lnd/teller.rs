@@ -1,0 +1,104 @@
+//! tellerd with emulated machines at the merchant's node, and what its customers and its operator see of it.
+//!
+//! Notes are counted by the emulators, money by the two nodes; nothing that tellerd says is proof of either.
+
+use std::path::PathBuf;
+
+use tellerd::api::{AtmView, CashOutList, CashOutView, StartCashOut};
+use tellerd::hardware::puloon::emulator::What;
+use tellerd::ids::CashOutId;
+use tellerd::money::Minor;
+
+use crate::rig::{Net, until};
+use crate::site::{Daemon, Lnd, Machine, Site};
+
+/// Values of the notes in positions 1 and 2 of every machine.
+const DENOMINATIONS: [u64; 2] = [2_000, 5_000];
+
+/// A daemon and its world.
+pub struct Teller {
+    pub site: Site,
+    pub daemon: Daemon,
+}
+
+impl Teller {
+    /// Starts one at the merchant's node with `macaroon`, and with `more` lines of configuration, tables only.
+    pub fn open(net: &Net, macaroon: PathBuf, machines: &[Machine], more: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("tellerd-site-").tempdir().unwrap();
+        let lnd = Lnd {
+            address: net.merchant.address(),
+            tls_cert: net.merchant.dir().join("tls.cert"),
+            macaroon,
+        };
+        let site = Site::new(dir, &lnd, machines, more);
+        let daemon = site.daemon(&[]);
+        Self { site, daemon }
+    }
+
+    /// `kill -9`, and the next life.
+    pub async fn kill_and_start(&mut self) {
+        self.daemon.kill().await;
+        self.daemon = self.site.daemon(&[]);
+    }
+
+    /// Returns once the machine serves customers.
+    pub async fn ready(&self, atm: &str) -> AtmView {
+        let path = format!("/v1/atms/{atm}");
+        self.seen(&format!("{atm} is ready"), async || {
+            let view: AtmView = self.daemon.get(&path).await?;
+            (serde_json::to_value(&view).unwrap()["state"] == "ready").then_some(view)
+        })
+        .await
+    }
+
+    /// A customer asks for notes worth `minor`; the cash-out with its invoice.
+    pub async fn start(&self, atm: &str, minor: u64) -> CashOutView {
+        let order = StartCashOut {
+            atm: atm.parse().unwrap(),
+            amount_minor: Minor(minor),
+        };
+        let begun: CashOutView = self.daemon.post("/v1/cashouts", &order).await.expect("a promise");
+        self.reaches(begun.id, &["awaiting_payment"]).await
+    }
+
+    /// Returns once the cash-out is in one of `states`.
+    pub async fn reaches(&self, id: CashOutId, states: &[&str]) -> CashOutView {
+        let path = format!("/v1/cashouts/{id}");
+        self.seen(&format!("{id} is one of {states:?}"), async || {
+            let view: CashOutView = self.daemon.get(&path).await?;
+            states.contains(&view.state.as_str()).then_some(view)
+        })
+        .await
+    }
+
+    /// All cash-outs, the newest first.
+    pub async fn cashouts(&self) -> Vec<CashOutView> {
+        let list = self.seen("the list of cash-outs", async || {
+            self.daemon.get::<CashOutList>("/v1/cashouts").await
+        });
+        list.await.cashouts
+    }
+
+    /// Value of the notes that left the machine `atm1`, `atm2`, …, counted from 0, in minor units.
+    pub fn cash_out(&self, machine: usize) -> u64 {
+        let events = self.site.machines[machine].events();
+        let notes = events.iter().filter_map(|event| match event.what {
+            What::NoteDelivered { position, .. } => Some(DENOMINATIONS[usize::from(position) - 1]),
+            _ => None,
+        });
+        notes.sum()
+    }
+
+    /// Returns what `look` finds, once it finds it.
+    async fn seen<T>(&self, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+        let found = std::cell::RefCell::new(None);
+        until(&format!("{what}\n{}", self.daemon.last_words()), async || {
+            let seen = look().await;
+            let there = seen.is_some();
+            *found.borrow_mut() = seen;
+            there
+        })
+        .await;
+        found.into_inner().expect("it was found")
+    }
+}
