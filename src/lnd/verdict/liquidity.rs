@@ -60,7 +60,7 @@ fn money(active: &[&ChannelFacts], payments: &[Msat]) -> Finding {
         .max()
         .unwrap_or_default();
     let seen = format!(
-        "about {total} can be received over {} active channels, {largest} of it over one",
+        "about {total} can be received, {largest} of it over one channel ({} active)",
         active.len()
     );
     let (one, all) = (

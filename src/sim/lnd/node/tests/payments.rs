@@ -345,3 +345,38 @@ fn history_is_in_order_over_all_invoices() {
     assert_eq!(line(1), [(1, Cause::Added), (4, Cause::Paid), (6, Cause::CancelCall)]);
     assert_eq!(line(2), [(2, Cause::Added), (3, Cause::Paid), (5, Cause::SettleCall)]);
 }
+
+#[test]
+fn customers_pay_no_more_than_the_peer_has_beyond_its_reserve() {
+    let mut node = Node::new(
+        NodeOptions {
+            capacity_sat: 10_000,
+            ..NodeOptions::default()
+        },
+        HEIGHT,
+    );
+    for n in 1..=4 {
+        add(&mut node, n);
+    }
+    let of = |n, amount_msat| PayOrder {
+        amount_msat,
+        ..order(n)
+    };
+    pay(&mut node, of(1, 6_000_000));
+    let refused = pay(&mut node, of(2, 3_900_001));
+    assert_eq!(status(&node, refused), PaymentStatus::Failed(FailReason::NoBalance));
+    pay(&mut node, of(2, 3_900_000));
+    let (before, channel) = (node.channel(), (0, 100_000, 2));
+    assert_eq!((before.local_msat, before.remote_msat, before.pending.len()), channel);
+    node.settle(&preimage(1), START).unwrap();
+    node.cancel(&hash(2).0, START).unwrap();
+    let after = node.channel();
+    assert_eq!(
+        (after.local_msat, after.remote_msat, after.pending.len()),
+        (6_000_000, 4_000_000, 0)
+    );
+    let refused = pay(&mut node, of(3, 3_900_001));
+    assert_eq!(status(&node, refused), PaymentStatus::Failed(FailReason::NoBalance));
+    let fits = pay(&mut node, of(4, 3_900_000));
+    assert_eq!(status(&node, fits), PaymentStatus::InFlight);
+}
