@@ -1,6 +1,6 @@
 //! Narrows a macaroon by one condition, as `lncli` does before each call. Pure.
 //!
-//! Called by [`super::survey`], which asks by it what LND's clock shows. What must stay true: a macaroon is only ever
+//! Called by `survey.rs`, which asks by it what LND's clock shows. What must stay true: a macaroon is only ever
 //! narrowed, and no message holds one.
 //! Source: the binary format of version 2 and the chain of HMACs of gopkg.in/macaroon.v2; the condition `time-before` with
 //! a time of RFC 3339, of lnd v0.21.2-beta, `macaroons/constraints.go`.

@@ -1,6 +1,6 @@
 //! The calls of LND that tellerd makes, and the one command that bakes a macaroon for exactly these.
 //!
-//! Called by `tellerd check` and by [`super::survey`]; README.md and docs/LND.md show the command, and a test compares
+//! Called by `tellerd check` and by `survey.rs`; README.md and docs/LND.md show the command, and a test compares
 //! them with this list. What must stay true: a call that the client makes is in the list; the State service is not, it
 //! takes no macaroon. Source: `lncli listpermissions` of lnd v0.21.2-beta.
 

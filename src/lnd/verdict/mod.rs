@@ -1,6 +1,6 @@
 //! What the facts about a live node mean for the operator: findings, each with what to do. Pure.
 //!
-//! Called by `tellerd check` with what [`super::survey`] saw and what the configuration expects. What must stay true: a
+//! Called by `tellerd check` with what `survey.rs` saw and what the configuration expects. What must stay true: a
 //! fact that could not be read is never judged as if it were good; a problem is what would make customers wait or
 //! money unsafe, a warning what an operator should know.
 //! Source: lnd v0.21.2-beta and v0.20.2-beta, `lncfg/config.go` and `lncfg/invoices.go`; docs/LND.md.

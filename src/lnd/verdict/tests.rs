@@ -318,7 +318,7 @@ fn liquidity_for_one_and_for_all() {
     assert_eq!(
         with(&|list| list[0].remote = Msat(800_000_000)),
         [],
-        "700 sat thousand beyond the reserve"
+        "700,000 sat beyond the reserve are just enough"
     );
     let words = ["699999 sat can be received", "700000 sat", "not all of them"];
     only(
