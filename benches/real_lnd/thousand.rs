@@ -5,11 +5,11 @@ use std::time::Instant;
 use tellerd::proto::lnrpc::WalletState;
 
 use crate::rates::{Op, preimages};
-use crate::rig::{Net, breath};
+use crate::rig::{Net, until};
 use crate::through::Through;
 
 /// Streams that were opened well.
-const STREAMS: &str = "tellerd_lnd_request_duration_seconds_count{method=\"SubscribeSingleInvoice\",outcome=\"ok\"}";
+const STREAMS: &str = "tellerd_lnd_request_duration_seconds_count{method=\"watch\",outcome=\"ok\"}";
 /// Preimages that the other parts do not use.
 const FIRST: usize = 1 << 40;
 
@@ -50,9 +50,7 @@ pub async fn run(net: &mut Net, count: usize) {
 
 /// Returns once so many streams have been opened.
 async fn streams(through: &Through, count: usize) {
-    while through.metric(STREAMS) < count as f64 {
-        breath().await;
-    }
+    until("all streams are open", async || through.metric(STREAMS) >= count as f64).await;
 }
 
 /// Resident memory of a process.
