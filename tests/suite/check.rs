@@ -3,10 +3,12 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 
 use tellerd::lnd::{Lightning, LndClient, LndConfig, LndLocation};
 use tellerd::proto::lnrpc::WalletState;
 use tellerd::sim::lnd::{Fault, PayOptions, SimHandle, SimLnd, SimLndOptions, TELLERD_MACAROON};
+use tellerd::time::{Clock, ManualClock, SystemClock, UnixMs};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
@@ -309,4 +311,36 @@ async fn the_client_tells_the_delta_in_force_as_far_as_it_may() {
     world.lnd.inject(refusal).expect("denied");
     assert_eq!(client.info().await.expect("all the same").hold_expiry_delta, None);
     assert_eq!(client.info().await.expect("info").hold_expiry_delta, Some(18));
+}
+
+#[tokio::test]
+async fn a_node_whose_clock_is_off() {
+    const MINUTE_MS: u64 = 60_000;
+    let now = SystemClock.now().0;
+    for (clock, words) in [
+        (
+            now + 5 * MINUTE_MS,
+            "warning  clock: LND's clock is more than 60 s ahead",
+        ),
+        (
+            now - 5 * MINUTE_MS,
+            "warning  clock: LND's clock is more than 60 s behind",
+        ),
+        (
+            now + 200 * MINUTE_MS,
+            "problem  clock: the best block is 3 h in the future",
+        ),
+    ] {
+        let options = SimLndOptions {
+            clock: Arc::new(ManualClock::new(UnixMs(clock))),
+            ..SimLndOptions::default()
+        };
+        let world = World::new(&options);
+        let said = world.check(&world.config()).await;
+        assert!(
+            matches!(said.bad()[..], [line] if line.starts_with(words)),
+            "{:#?}",
+            said.lines
+        );
+    }
 }
