@@ -28,5 +28,6 @@ mod sim_lnd;
 mod sim_lnd_faults;
 mod sim_lnd_kill;
 mod simulate;
+#[allow(dead_code, reason = "tests/real_lnd needs more of it")]
 mod site;
 mod via;
