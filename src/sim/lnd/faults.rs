@@ -15,6 +15,7 @@ use super::SimError;
 use super::connections::ConnectionId;
 use super::engine::Engine;
 use super::front::is_method;
+use super::node::Finality;
 use crate::proto::lnrpc::WalletState;
 
 /// A fault to inject.
@@ -43,6 +44,8 @@ pub enum Fault {
     },
     /// Moves the node to a state of its life. Going down cuts all connections.
     SetState(WalletState),
+    /// The peer that the payments come from goes, comes back, or takes its money back on chain.
+    Finality(Finality),
     /// Delays every answer; zero ends it.
     Slow(Duration),
     /// The next `count` calls take effect, and their connection breaks before the answer.
@@ -232,6 +235,7 @@ impl Engine {
                     self.enter_state(state, None);
                 }
             }
+            Fault::Finality(order) => self.with(|node, now| node.set_finality(order, now))?,
             Fault::Slow(delay) => self.faults.present.send_modify(|present| present.slow = delay),
             Fault::LoseReply { method, count } => self.faults.count(method, count, None)?,
             Fault::Fail {

@@ -44,6 +44,8 @@ pub(super) const ADD_HOLD: Method = method("AddHoldInvoice", Right::Write);
 pub(super) const SETTLE: Method = method("SettleInvoice", Right::Write);
 pub(super) const CANCEL: Method = method("CancelInvoice", Right::Write);
 pub(super) const SUBSCRIBE: Method = method("SubscribeSingleInvoice", Right::Read);
+pub(super) const RESOLUTION: Method = method("LookupHtlcResolution", Right::Read);
+pub(super) const HTLC_EVENTS: Method = method("SubscribeHtlcEvents", Right::Read);
 pub(super) const BLOCKS: Method = method("RegisterBlockEpochNtfn", Right::Read);
 
 /// Whether faults can be aimed at a method of this name.
@@ -57,6 +59,8 @@ pub(super) fn is_method(name: &str) -> bool {
         SETTLE,
         CANCEL,
         SUBSCRIBE,
+        RESOLUTION,
+        HTLC_EVENTS,
         BLOCKS,
     ];
     methods.iter().any(|method| method.name == name)

@@ -18,6 +18,7 @@ mod front;
 mod handle;
 mod log;
 pub mod node;
+mod router;
 mod serve;
 mod services;
 
@@ -34,6 +35,7 @@ pub use credentials::{ADMIN_MACAROON, READONLY_MACAROON, TLS_CERT, TLS_KEY};
 pub use faults::Fault;
 pub use handle::SimHandle;
 pub use log::LogError;
+pub use node::Finality;
 use node::Refusal;
 use node::record::{InvoiceRecord, Money, Payment};
 
@@ -46,6 +48,8 @@ pub struct SimLndOptions {
     pub hold_expiry_delta: u32,
     /// HTLCs held at once at most; a further one fails.
     pub max_htlcs: u32,
+    /// What finally becomes of HTLCs is stored: `--store-final-htlc-resolutions`, which LND does not do by default.
+    pub final_resolutions: bool,
     /// Height of a new node. An existing one keeps its own.
     pub start_height: u32,
     /// Mines a block every so often; 0 only on command.
@@ -60,6 +64,7 @@ impl Default for SimLndOptions {
         Self {
             hold_expiry_delta: node.hold_expiry_delta,
             max_htlcs: node.max_htlcs,
+            final_resolutions: node.final_resolutions,
             start_height: 850_000,
             block_interval_ms: 0,
             clock: Arc::new(SystemClock),
@@ -151,10 +156,10 @@ pub enum SimError {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let code = if refusal == Refusal::NotFound {
-            Code::NotFound
-        } else {
-            Code::Unknown
+        let code = match refusal {
+            Refusal::NotFound => Code::NotFound,
+            Refusal::NotStored => Code::Unavailable,
+            _ => Code::Unknown,
         };
         Self::new(code, refusal.to_string())
     }

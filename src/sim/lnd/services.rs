@@ -13,9 +13,9 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::engine::Engine;
 use super::front::{
-    ADD_HOLD, Answers, BLOCKS, CANCEL, GET_INFO, GET_STATE, LOOKUP, SETTLE, SUBSCRIBE, SUBSCRIBE_STATE,
+    ADD_HOLD, Answers, BLOCKS, CANCEL, GET_INFO, GET_STATE, LOOKUP, RESOLUTION, SETTLE, SUBSCRIBE, SUBSCRIBE_STATE,
 };
-use super::node::{AddHold, Refusal};
+use super::node::{AddHold, Refusal, Resolution};
 use crate::ids::PaymentHash;
 use crate::proto::chainrpc::{BlockEpoch, chain_notifier_server::ChainNotifier};
 use crate::proto::invoicesrpc::{
@@ -105,9 +105,16 @@ impl Lightning for Services {
 
     async fn lookup_htlc_resolution(
         &self,
-        _: Request<lnrpc::LookupHtlcResolutionRequest>,
+        request: Request<lnrpc::LookupHtlcResolutionRequest>,
     ) -> Result<Response<lnrpc::LookupHtlcResolutionResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        let act = |engine: &Engine, query: lnrpc::LookupHtlcResolutionRequest| {
+            let found = engine.resolution(query.htlc_index)?;
+            match found.filter(|_| query.chan_id == convert::CHAN_ID) {
+                Some(Resolution { settled, offchain }) => Ok(lnrpc::LookupHtlcResolutionResponse { settled, offchain }),
+                None => Err(Status::not_found("htlc unknown")),
+            }
+        };
+        self.0.unary(RESOLUTION, request, act).await
     }
 
     async fn list_channels(
@@ -133,7 +140,7 @@ impl Lightning for Services {
 }
 
 fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
-    let height = engine.with(|node, _| node.height())?;
+    let (height, stores) = engine.with(|node, _| (node.height(), node.stores_resolutions()))?;
     Ok(GetInfoResponse {
         identity_pubkey: engine.signer.pubkey(),
         alias: "tellersim".into(),
@@ -149,7 +156,7 @@ fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
             network: "regtest".into(),
         }],
         synced_to_graph: true,
-        store_final_htlc_resolutions: true,
+        store_final_htlc_resolutions: stores,
     })
 }
 

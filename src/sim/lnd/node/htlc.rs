@@ -158,6 +158,7 @@ impl Node {
         preimage: Option<&Preimage>,
     ) {
         self.held_htlcs = self.held_htlcs.saturating_sub(1);
+        self.resolved(htlc_index, outcome);
         let Some(payment) = self.payments.get_mut(&payment_id) else {
             return;
         };

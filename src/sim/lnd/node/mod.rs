@@ -6,6 +6,7 @@
 
 mod add;
 mod error;
+mod finality;
 mod htlc;
 pub mod record;
 #[cfg(test)]
@@ -15,12 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use add::{AddHold, Terms};
 pub use error::Refusal;
+pub use finality::{Finality, Resolution};
 
 use crate::ids::{PaymentHash, Preimage};
 use crate::time::UnixMs;
-use record::{
-    Cause, Entry, FailReason, HistoryEntry, HtlcState, InvoiceRecord, InvoiceState, Outcome, PayOrder, Payment,
-};
+use record::{Cause, Entry, FailReason, HistoryEntry, HtlcState, InvoiceRecord, InvoiceState, PayOrder, Payment};
 
 /// Settings of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct NodeOptions {
     pub hold_expiry_delta: u32,
     /// HTLCs its channel holds at most.
     pub max_htlcs: u32,
+    /// What finally becomes of HTLCs is stored.
+    pub final_resolutions: bool,
 }
 
 impl Default for NodeOptions {
@@ -37,6 +39,7 @@ impl Default for NodeOptions {
         Self {
             hold_expiry_delta: 18,
             max_htlcs: 483 * 32,
+            final_resolutions: true,
         }
     }
 }
@@ -48,6 +51,7 @@ pub struct Changes {
     payments: BTreeSet<u64>,
     height: bool,
     announced: Vec<InvoiceRecord>,
+    finals: Vec<(u64, Resolution)>,
 }
 
 /// The simulated node.
@@ -65,6 +69,12 @@ pub struct Node {
     heights: BTreeSet<(u32, PaymentHash)>,
     /// Payments not yet sent.
     due: BTreeSet<(UnixMs, u64)>,
+    /// Settled HTLCs that are not at their end, by their expiry height.
+    unresolved: BTreeSet<(u32, u64, PaymentHash)>,
+    /// What became of HTLCs, by their index.
+    resolutions: BTreeMap<u64, Resolution>,
+    /// The peer that the payments come from is there.
+    peer_online: bool,
     held_htlcs: u32,
     add_index: u64,
     settle_index: u64,
@@ -86,6 +96,9 @@ impl Node {
             timers: BTreeSet::new(),
             heights: BTreeSet::new(),
             due: BTreeSet::new(),
+            unresolved: BTreeSet::new(),
+            resolutions: BTreeMap::new(),
+            peer_online: true,
             held_htlcs: 0,
             add_index: 0,
             settle_index: 0,
@@ -132,6 +145,7 @@ impl Node {
                 InvoiceState::Settled | InvoiceState::Canceled => {}
             }
         }
+        self.restore_finality();
         let waiting = self.payments.values().filter(|payment| payment.htlcs.is_empty());
         self.due = waiting
             .map(|payment| (payment.order.due_at_unix_ms, payment.id))
@@ -206,16 +220,7 @@ impl Node {
         let resolved = record.resolve_htlcs(HtlcState::Settled, now, |_| true);
         self.enter(hash, InvoiceState::Settled, Cause::SettleCall, now);
         for htlc in resolved {
-            // The payer's node took the HTLC back on chain at its expiry: LND's word is not money then.
-            let outcome = if self.height >= htlc.expiry_height {
-                Outcome::Refunded {
-                    at_unix_ms: now,
-                    reason: FailReason::TimedOutOnChain,
-                }
-            } else {
-                Outcome::Settled { at_unix_ms: now }
-            };
-            self.tell_payer(htlc.payment_id, htlc.htlc_index, outcome, Some(&preimage));
+            self.settle_htlc(hash, &htlc, now);
         }
         Ok(())
     }
@@ -263,6 +268,7 @@ impl Node {
         if !self.watching {
             return;
         }
+        self.finish_settled(now);
         while let Some((at, hash)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, hash));
             self.check_time(hash, now);
