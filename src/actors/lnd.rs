@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 
 use super::child::{DownGuard, can_panic};
 use super::drive::write;
+use super::funds;
 use super::journal::Load;
 use super::shared::Shared;
 use crate::ids::{PaymentHash, Preimage};
@@ -42,6 +43,8 @@ pub struct LndStatus {
     pub node: Option<NodeName>,
     /// Why else no invoice is to be added.
     pub no_new: Option<String>,
+    /// Why settlements are not followed until the money is there, when they are not.
+    pub no_follow: Option<String>,
 }
 
 /// A node's identity.
@@ -58,6 +61,12 @@ impl LndStatus {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.epoch > 0 && self.down.is_none()
+    }
+
+    /// What is settled now is followed until the money is there; also when the node has just gone away.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.epoch > 0 && self.no_follow.is_none()
     }
 
     /// An invoice can be added.
@@ -114,7 +123,7 @@ pub fn unreachable(call: &'static str, why: impl Into<String>) -> LnError {
     }
 }
 
-async fn measured<T>(
+pub(super) async fn measured<T>(
     shared: &Shared,
     method: LndMethod,
     call: impl Future<Output = Result<T, LnError>>,
@@ -221,7 +230,10 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
         let why = match connect(&*node, &shared).await {
             Ok(blocks) => {
                 attempt = 0;
-                follow(&*node, &shared, blocks).await
+                tokio::select! {
+                    why = follow(&*node, &shared, blocks) => why,
+                    never = funds::relay(&*node, &shared) => match never {},
+                }
             }
             Err(why) => why,
         };
@@ -251,6 +263,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     let blocks = measured(shared, LndMethod::Blocks, node.blocks())
         .await
         .map_err(|e| e.to_string())?;
+    let no_follow = funds::obstacle(node, shared, &info, None).await;
     shared.status.send_modify(|status| {
         *status = LndStatus {
             epoch: status.epoch.saturating_add(1),
@@ -263,8 +276,10 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
                 network: info.network.clone(),
             }),
             no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            no_follow: no_follow.clone(),
         };
     });
+    funds::tell(shared, no_follow.as_deref());
     shared.metrics.set_lnd_connected(true);
     shared.metrics.set_lnd_synced(info.synced_to_chain);
     shared.metrics.set_lnd_block_height(info.block_height);
@@ -339,11 +354,17 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     recognise(shared, &info).await?;
     node.rights().await.map_err(|e| e.to_string())?;
+    let before = shared.status.borrow().no_follow.clone();
+    let no_follow = funds::obstacle(node, shared, &info, before.clone()).await;
+    if no_follow != before {
+        funds::tell(shared, no_follow.as_deref());
+    }
     shared.status.send_if_modified(|status| {
         let now = LndStatus {
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
             no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            no_follow: no_follow.clone(),
             height: status.height.max(info.block_height),
             ..status.clone()
         };

@@ -33,6 +33,9 @@ pub(super) enum Emulate {
         /// Mine a block every so many milliseconds; 0 only on command.
         #[arg(long, default_value_t = 0)]
         block_interval_ms: u64,
+        /// Do not store what finally becomes of HTLCs, as LND without --store-final-htlc-resolutions.
+        #[arg(long)]
+        no_final_resolutions: bool,
     },
     /// A cash dispenser on a pseudo-terminal. See docs/EMULATOR.md.
     Dispenser {
@@ -189,11 +192,13 @@ pub(super) async fn run(command: Emulate) -> anyhow::Result<ExitCode> {
             hold_expiry_delta,
             capacity_sat,
             block_interval_ms,
+            no_final_resolutions,
         } => {
             let options = SimLndOptions {
                 hold_expiry_delta,
                 capacity_sat,
                 block_interval_ms,
+                final_resolutions: !no_final_resolutions,
                 ..SimLndOptions::default()
             };
             command::run_lnd(&dir, listen, &options).await?;

@@ -31,6 +31,10 @@ const TEXTS: &[(&str, LnErrorKind)] = &[
     ("wallet locked, unlock it to enable", NotReady),
     ("in the process of starting up", NotReady),
     ("macaroon store is locked", NotReady),
+    // No final resolution yet, by channeldb/db.go.
+    ("htlc unknown", NotFound),
+    // Without --store-final-htlc-resolutions, by rpcserver.go; its code Unavailable is otherwise the connection's.
+    ("store-final-htlc-resolutions=false", NotStored),
     // Rights, by macaroons/service.go.
     ("permission denied", Denied),
     ("verification failed", Denied),
@@ -97,6 +101,12 @@ mod tests {
             NotReady,
         ),
         (Code::Unknown, "permission denied", Denied),
+        (
+            Code::Unavailable,
+            "cannot lookup with flag --store-final-htlc-resolutions=false",
+            NotStored,
+        ),
+        (Code::NotFound, "htlc unknown", NotFound),
     ];
 
     #[test]

@@ -21,8 +21,8 @@ use super::endpoint::{EndpointError, LndConfig, LndEndpoint};
 use super::link::{Link, Session};
 use super::tls::flatten;
 use super::{
-    Commitment, HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates,
-    convert, request, version,
+    Commitment, FundsSeen, HoldInvoiceRequest, HtlcKey, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo,
+    NodeState, Updates, convert, funds, request, version,
 };
 use crate::ids::{PaymentHash, Preimage};
 use crate::proto::chainrpc::BlockEpoch;
@@ -41,7 +41,7 @@ const OPENS_IN_FLIGHT: usize = 100;
 
 /// How a call travels.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lane {
+pub(super) enum Lane {
     /// The State service, which takes no macaroon.
     Open,
     Unary,
@@ -81,7 +81,7 @@ impl LndClient {
     }
 
     /// One call, connecting included, within the deadline.
-    async fn call<M, T, F>(
+    pub(super) async fn call<M, T, F>(
         &self,
         call: &'static str,
         lane: Lane,
@@ -157,7 +157,7 @@ impl LndClient {
     }
 
     /// Opens a stream; the deadline counts until LND's first sign of it.
-    async fn open<M, T, F>(
+    pub(super) async fn open<M, T, F>(
         &self,
         call: &'static str,
         message: M,
@@ -203,7 +203,7 @@ fn from_status(call: &'static str, status: &Status) -> LnError {
 }
 
 /// The items of `stream` up to its end or its first error: a broken tonic stream repeats its error for ever.
-fn updates<M, T>(
+pub(super) fn updates<M, T>(
     call: &'static str,
     stream: Streaming<M>,
     convert: impl Fn(M) -> Result<T, LnError> + Send + 'static,
@@ -332,6 +332,18 @@ impl Lightning for LndClient {
             error.message.push_str("; bake one as `tellerd check --bake` says");
             Err(error)
         })
+    }
+
+    async fn follows(&self) -> Result<(), LnError> {
+        funds::may_be_asked(self).await
+    }
+
+    async fn funds(&self, hash: &PaymentHash) -> Result<FundsSeen, LnError> {
+        funds::of_invoice(self, hash).await
+    }
+
+    async fn finals(&self) -> Result<Updates<HtlcKey>, LnError> {
+        funds::finals(self).await
     }
 
     fn pace(&self) -> Duration {

@@ -11,6 +11,7 @@ mod fleet_journal;
 mod fleet_lnd;
 mod fleet_panics;
 mod fleet_rig;
+mod funds;
 mod hardware;
 mod hardware_transcripts;
 mod journal;
@@ -26,6 +27,7 @@ mod nostr_site;
 mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;
+mod sim_lnd_finality;
 mod sim_lnd_kill;
 mod simulate;
 #[allow(dead_code, reason = "tests/real_lnd needs more of it")]

@@ -15,6 +15,7 @@ use super::SimError;
 use super::connections::ConnectionId;
 use super::engine::Engine;
 use super::front::is_method;
+use super::node::Finality;
 use crate::proto::lnrpc::WalletState;
 use crate::time::UnixMs;
 
@@ -46,6 +47,8 @@ pub enum Fault {
     SetState(WalletState),
     /// The node loses its source of blocks: it is out of sync, and its best block gets older. `true` ends it.
     Sync(bool),
+    /// The peer that the payments come from goes, comes back, or takes its money back on chain.
+    Finality(Finality),
     /// Delays every answer; zero ends it.
     Slow(Duration),
     /// The next `count` calls take effect, and their connection breaks before the answer.
@@ -245,6 +248,7 @@ impl Engine {
                 let since = (!synced).then(|| self.now());
                 self.faults.present.send_modify(|present| present.out_of_sync = since);
             }
+            Fault::Finality(order) => self.with(|node, now| node.set_finality(order, now))?,
             Fault::Slow(delay) => self.faults.present.send_modify(|present| present.slow = delay),
             Fault::LoseReply { method, count } => self.faults.count(method, count, None)?,
             Fault::Fail {

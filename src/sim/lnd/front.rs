@@ -48,6 +48,8 @@ pub(super) const LIST_CHANNELS: Method = method("ListChannels", Right::Read);
 pub(super) const WALLET_BALANCE: Method = method("WalletBalance", Right::Read);
 pub(super) const DEBUG_INFO: Method = method("GetDebugInfo", Right::Read);
 pub(super) const SUBSCRIBE: Method = method("SubscribeSingleInvoice", Right::Read);
+pub(super) const RESOLUTION: Method = method("LookupHtlcResolution", Right::Read);
+pub(super) const HTLC_EVENTS: Method = method("SubscribeHtlcEvents", Right::Read);
 pub(super) const BLOCKS: Method = method("RegisterBlockEpochNtfn", Right::Read);
 
 /// What docs/LND.md has the operator bake for tellerd.
@@ -76,6 +78,8 @@ pub(super) fn is_method(name: &str) -> bool {
         SETTLE,
         CANCEL,
         SUBSCRIBE,
+        RESOLUTION,
+        HTLC_EVENTS,
         BLOCKS,
         LIST_CHANNELS,
         WALLET_BALANCE,

@@ -19,6 +19,7 @@ mod handle;
 mod log;
 mod macaroon;
 pub mod node;
+mod router;
 mod serve;
 mod services;
 
@@ -35,6 +36,7 @@ pub use credentials::{ADMIN_MACAROON, READONLY_MACAROON, TELLERD_MACAROON, TLS_C
 pub use faults::Fault;
 pub use handle::SimHandle;
 pub use log::LogError;
+pub use node::Finality;
 use node::Refusal;
 use node::record::{InvoiceRecord, Money, Payment};
 
@@ -49,6 +51,8 @@ pub struct SimLndOptions {
     pub max_htlcs: u32,
     /// All money in its channel, in satoshi: customers can not pay more. At first all of it is on their side.
     pub capacity_sat: u64,
+    /// What finally becomes of HTLCs is stored: `--store-final-htlc-resolutions`, which LND does not do by default.
+    pub final_resolutions: bool,
     /// Height of a new node. An existing one keeps its own.
     pub start_height: u32,
     /// Mines a block every so often; 0 only on command.
@@ -64,6 +68,7 @@ impl Default for SimLndOptions {
             hold_expiry_delta: node.hold_expiry_delta,
             max_htlcs: node.max_htlcs,
             capacity_sat: node.capacity_sat,
+            final_resolutions: node.final_resolutions,
             start_height: 850_000,
             block_interval_ms: 0,
             clock: Arc::new(SystemClock),
@@ -155,10 +160,10 @@ pub enum SimError {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let code = if refusal == Refusal::NotFound {
-            Code::NotFound
-        } else {
-            Code::Unknown
+        let code = match refusal {
+            Refusal::NotFound => Code::NotFound,
+            Refusal::NotStored => Code::Unavailable,
+            _ => Code::Unknown,
         };
         Self::new(code, refusal.to_string())
     }

@@ -13,10 +13,10 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::engine::Engine;
 use super::front::{
-    ADD_HOLD, Answers, BLOCKS, CANCEL, DEBUG_INFO, GET_INFO, GET_STATE, LIST_CHANNELS, LOOKUP, SETTLE, SUBSCRIBE,
-    SUBSCRIBE_STATE, WALLET_BALANCE,
+    ADD_HOLD, Answers, BLOCKS, CANCEL, DEBUG_INFO, GET_INFO, GET_STATE, LIST_CHANNELS, LOOKUP, RESOLUTION, SETTLE,
+    SUBSCRIBE, SUBSCRIBE_STATE, WALLET_BALANCE,
 };
-use super::node::{AddHold, Refusal};
+use super::node::{AddHold, Refusal, Resolution};
 use crate::ids::PaymentHash;
 use crate::proto::chainrpc::{BlockEpoch, chain_notifier_server::ChainNotifier};
 use crate::proto::invoicesrpc::{
@@ -106,9 +106,16 @@ impl Lightning for Services {
 
     async fn lookup_htlc_resolution(
         &self,
-        _: Request<lnrpc::LookupHtlcResolutionRequest>,
+        request: Request<lnrpc::LookupHtlcResolutionRequest>,
     ) -> Result<Response<lnrpc::LookupHtlcResolutionResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        let act = |engine: &Engine, query: lnrpc::LookupHtlcResolutionRequest| {
+            let found = engine.resolution(query.htlc_index)?;
+            match found.filter(|_| query.chan_id == convert::CHAN_ID) {
+                Some(Resolution { settled, offchain }) => Ok(lnrpc::LookupHtlcResolutionResponse { settled, offchain }),
+                None => Err(Status::not_found("htlc unknown")),
+            }
+        };
+        self.0.unary(RESOLUTION, request, act).await
     }
 
     async fn list_channels(
@@ -137,26 +144,25 @@ impl Lightning for Services {
         &self,
         request: Request<lnrpc::GetDebugInfoRequest>,
     ) -> Result<Response<lnrpc::GetDebugInfoResponse>, Status> {
-        self.0
-            .unary(DEBUG_INFO, request, |engine, _| Ok(settings(engine)))
-            .await
+        self.0.unary(DEBUG_INFO, request, |engine, _| settings(engine)).await
     }
 }
 
 /// What is configured, by the names of the command line; as far as there is something to configure.
-fn settings(engine: &Engine) -> lnrpc::GetDebugInfoResponse {
+fn settings(engine: &Engine) -> Result<lnrpc::GetDebugInfoResponse, Status> {
+    let stores = engine.with(|node, _| node.stores_resolutions())?;
     let config = [
         ("bitcoin.regtest", "true".to_owned()),
         ("invoices.holdexpirydelta", engine.hold_expiry_delta.to_string()),
-        ("store-final-htlc-resolutions", "true".to_owned()),
+        ("store-final-htlc-resolutions", stores.to_string()),
     ];
-    lnrpc::GetDebugInfoResponse {
+    Ok(lnrpc::GetDebugInfoResponse {
         config: config.map(|(name, value)| (name.to_owned(), value)).into(),
-    }
+    })
 }
 
 fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
-    let height = engine.with(|node, _| node.height())?;
+    let (height, stores) = engine.with(|node, _| (node.height(), node.stores_resolutions()))?;
     let out_of_sync = engine.faults.out_of_sync();
     let best_header = out_of_sync.unwrap_or_else(|| engine.now());
     Ok(GetInfoResponse {
@@ -174,7 +180,7 @@ fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
             network: "regtest".into(),
         }],
         synced_to_graph: true,
-        store_final_htlc_resolutions: true,
+        store_final_htlc_resolutions: stores,
     })
 }
 

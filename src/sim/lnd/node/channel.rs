@@ -4,7 +4,7 @@
 //! Source: `Channel` in `lightning.proto` of lnd v0.21.2-beta; lnd asks for a reserve of a hundredth of the capacity.
 
 use super::Node;
-use super::record::{FailReason, Htlc, HtlcState};
+use super::record::{FailReason, Htlc, HtlcState, Outcome};
 
 const RESERVE_PART: u64 = 100;
 
@@ -40,13 +40,13 @@ impl Node {
     /// The channel as it is.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        let held = |htlc: &&Htlc| htlc.state == HtlcState::Accepted;
+        let settling = |htlc: &Htlc, hash| self.unresolved.contains(&(htlc.expiry_height, htlc.htlc_index, hash));
         let pending = self.invoices.values().flat_map(|record| {
-            record
+            let under_way = record
                 .htlcs
                 .iter()
-                .filter(held)
-                .map(|htlc| (record.hash.0, htlc.clone()))
+                .filter(|htlc| htlc.state == HtlcState::Accepted || settling(htlc, record.hash));
+            under_way.map(|htlc| (record.hash.0, htlc.clone()))
         });
         Channel {
             capacity_sat: self.options.capacity_sat,
@@ -75,6 +75,22 @@ impl Node {
         self.flow.held_htlcs += 1;
         self.flow.held_msat = self.flow.held_msat.saturating_add(amount_msat);
         Ok(())
+    }
+
+    /// Derives what is under way and what was taken from what the payers know.
+    pub(super) fn restore_flow(&mut self) {
+        for htlc in self.payments.values().flat_map(|payment| &payment.htlcs) {
+            match htlc.outcome {
+                Outcome::Held => {
+                    self.flow.held_htlcs += 1;
+                    self.flow.held_msat = self.flow.held_msat.saturating_add(htlc.amount_msat);
+                }
+                Outcome::Settled { .. } => {
+                    self.flow.settled_msat = self.flow.settled_msat.saturating_add(htlc.amount_msat);
+                }
+                Outcome::Refunded { .. } => {}
+            }
+        }
     }
 
     /// An HTLC left the channel, with its money or without.

@@ -155,6 +155,7 @@ impl Node {
         outcome: Outcome,
         preimage: Option<&Preimage>,
     ) {
+        self.resolved(htlc_index, outcome);
         let Some(payment) = self.payments.get_mut(&payment_id) else {
             return;
         };

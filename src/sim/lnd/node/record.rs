@@ -246,6 +246,9 @@ pub enum Outcome {
     Settled {
         /// Since when.
         at_unix_ms: UnixMs,
+        /// It had to be claimed on chain.
+        #[serde(default)]
+        on_chain: bool,
     },
     /// The customer has it back.
     Refunded {
