@@ -109,6 +109,8 @@ pub struct InvoiceActor {
     flights: Flights<(), Effect>,
     timer: Option<SpawnHandle>,
     epoch: u64,
+    /// LND has answered that it was added, and was not asked about it since.
+    just_added: bool,
     guard: DownGuard,
 }
 
@@ -123,6 +125,7 @@ impl InvoiceActor {
             flights: Flights::new(),
             timer: None,
             epoch: 0,
+            just_added: false,
             guard,
         }
     }
@@ -433,7 +436,10 @@ impl Carrier for InvoiceActor {
             Effect::Add => Box::pin(invoice_work::add(shared, invoice)),
             Effect::Settle => Box::pin(invoice_work::settle(shared, invoice)),
             Effect::Cancel => Box::pin(invoice_work::cancel(shared, invoice)),
-            Effect::Watch => Box::pin(invoice_work::watch(shared, invoice)),
+            Effect::Watch => {
+                let known = std::mem::take(&mut self.just_added);
+                Box::pin(invoice_work::watch(shared, invoice, known))
+            }
             Effect::FollowFunds => Box::pin(funds::follow(shared, invoice)),
         }
     }
@@ -444,6 +450,7 @@ impl Carrier for InvoiceActor {
             let (before, after) = (before.phase.name(), after.phase.name());
             tracing::info!(invoice = %self.hash, before, after, funds, "invoice");
         }
+        self.just_added = matches!(event, InvoiceEvent::Opened { .. });
         if let InvoiceEvent::FundsSeen { funds: Funds::Lost, .. } = event {
             tracing::error!(invoice = %self.hash, "settled at LND, but an HTLC ended without the money");
             self.shared.metrics.failed(FailureReason::FundsLost);

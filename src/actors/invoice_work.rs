@@ -118,19 +118,13 @@ async fn added_before(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> 
     }
 }
 
-/// Looks the invoice up and follows it until there is something new to tell.
-pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEvent> {
+/// Looks the invoice up and follows it until there is something new to tell. One that is `known` to be there is followed
+/// at once: LND's stream begins with its state, and only of an unknown one it says nothing.
+pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice, known: bool) -> Done<InvoiceEvent> {
     shared.lnd_up().await;
     let hash = invoice.spec.hash;
-    match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await {
-        Ok(None) if is_gone(&shared, hash).await => return done(InvoiceEvent::CanceledAtLnd),
-        Ok(None) => return later(),
-        Ok(Some(seen)) => {
-            if let Some(event) = news(&shared, &invoice, &seen) {
-                return done(event);
-            }
-        }
-        Err(error) => return failed(&invoice, &error),
+    if !known && let Some(done) = look(&shared, &invoice).await {
+        return done;
     }
     let mut stream = match shared.ask_lnd(LndMethod::Watch, lnd::watch(hash)).await {
         Ok(stream) => stream,
@@ -147,6 +141,17 @@ pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoice
         }
     }
     later()
+}
+
+/// What LND tells of it now; `None`: nothing new.
+async fn look(shared: &Shared, invoice: &Invoice) -> Option<Done<InvoiceEvent>> {
+    let hash = invoice.spec.hash;
+    match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(hash)).await {
+        Ok(None) if is_gone(shared, hash).await => Some(done(InvoiceEvent::CanceledAtLnd)),
+        Ok(None) => Some(later()),
+        Ok(Some(seen)) => news(shared, invoice, &seen).map(done),
+        Err(error) => Some(failed(invoice, &error)),
+    }
 }
 
 /// LND had it, and keeps what it settled: a canceled invoice may be deleted. Believed only from the node that the
