@@ -4,7 +4,9 @@
 //! taken down in good order. Words on the command line pick the tests whose names contain one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod audit;
 mod bring_up;
+mod cashouts;
 mod harness;
 mod rig;
 #[allow(dead_code, reason = "shared with tests/suite")]
@@ -14,5 +16,5 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP])
+    harness::run(&[bring_up::GROUP, cashouts::GROUP])
 }

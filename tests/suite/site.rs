@@ -176,6 +176,12 @@ impl Daemon {
         answer.error_for_status().ok()?.json().await.ok()
     }
 
+    /// The answer as it is, when there is one and it is a success.
+    pub async fn text(&self, path: &str) -> Option<String> {
+        let answer = self.http.get(self.url(path)?).send().await.ok()?;
+        answer.error_for_status().ok()?.text().await.ok()
+    }
+
     /// The answer, when there is one and it is a success.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Option<T> {
         let answer = self.http.post(self.url(path)?).json(body).send().await.ok()?;
