@@ -3,6 +3,7 @@
 //! Used by all tests of cash-outs on a real LND. It trusts nothing that tellerd says: notes are counted by the emulator,
 //! money by the two nodes; tellerd's API, journal and metrics are compared with both. Source: DESIGN.md section 1.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use tellerd::api::{AtmView, CashOutView};
@@ -12,6 +13,7 @@ use tellerd::ids::CashOutId;
 use tellerd::journal::Reader;
 use tellerd::proto::lnrpc::htlc_attempt::HtlcStatus;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
+use tellerd::proto::lnrpc::payment::PaymentStatus;
 use tellerd::proto::lnrpc::{Invoice, InvoiceHtlcState, LookupHtlcResolutionRequest, Payment, PaymentHash};
 use tellerd::record::Record;
 use tellerd::store::{Change, Folded};
@@ -74,7 +76,7 @@ impl Audit {
     /// Waits until every cash-out since is at rest, then compares. The newest is the first.
     pub async fn end(&self, net: &Net, teller: &Teller) -> Vec<Fate> {
         let views = self.at_rest(teller).await;
-        let open: Vec<Vec<u8>> = views.iter().filter(|view| is_named(view)).map(hash).collect();
+        let open: Vec<Vec<u8>> = views.iter().filter(|view| may_be_held(view)).map(hash).collect();
         nothing_pending(net, &open).await;
         let mut wrong = Vec::new();
         let books = books(teller);
@@ -134,6 +136,11 @@ fn is_named(view: &CashOutView) -> bool {
     view.operator_action.is_some() && open.contains(&view.state.as_str())
 }
 
+/// Nobody knows yet whether the payment is to be taken.
+fn may_be_held(view: &CashOutView) -> bool {
+    view.state == "outcome_unknown"
+}
+
 /// Returns once no channel has an HTLC on its way but those with one of these hashes.
 async fn nothing_pending(net: &Net, open: &[Vec<u8>]) {
     until("no HTLC is on its way", async || {
@@ -190,6 +197,18 @@ fn dispenses(teller: &Teller, views: &[CashOutView]) -> HashMap<CashOutId, Vec<u
     found
 }
 
+/// The payment at the customer's node, once that knows its end.
+async fn payment(net: &Net, view: &CashOutView) -> Option<Payment> {
+    let hash = hash(view).try_into().expect("32 bytes");
+    let is_over = |payment: &Payment| [PaymentStatus::Succeeded, PaymentStatus::Failed].contains(&payment.status());
+    until(&format!("the payment of {} is over", view.id), async || {
+        let payment = net.payment(hash).await;
+        may_be_held(view) || payment.as_ref().is_none_or(is_over)
+    })
+    .await;
+    net.payment(hash).await
+}
+
 async fn fate(net: &Net, view: CashOutView, dispenses: Vec<u64>, books: &CashOut) -> Fate {
     let mut client = net.merchant.lightning().await.expect("the merchant's node answers");
     let r_hash = hash(&view);
@@ -199,7 +218,7 @@ async fn fate(net: &Net, view: CashOutView, dispenses: Vec<u64>, books: &CashOut
         Err(status) if status.code() == Code::NotFound => None,
         Err(status) => panic!("LookupInvoice: {status}"),
     };
-    let payment = net.payment(r_hash.try_into().expect("32 bytes")).await;
+    let payment = payment(net, &view).await;
     let attempts = payment.iter().flat_map(|payment| &payment.htlcs);
     let paid = attempts.filter(|attempt| attempt.status() == HtlcStatus::Succeeded);
     let paid_msat = paid
@@ -267,7 +286,10 @@ fn judge(fate: &Fate) -> Vec<String> {
     let attempts = fate.payment.iter().flat_map(|payment| &payment.htlcs);
     for attempt in attempts {
         let over = attempt.status() != HtlcStatus::InFlight;
-        must(over || named, "the customer's node has a payment in flight");
+        must(
+            over || may_be_held(&fate.view),
+            "the customer's node has a payment in flight",
+        );
         if attempt.status() == HtlcStatus::Succeeded {
             let preimage = attempt.preimage.as_slice().try_into().unwrap_or_default();
             let ours = hash_of(&preimage).as_slice() == hash(&fate.view);
@@ -313,7 +335,7 @@ fn told(fate: &Fate, books: &CashOut) -> Vec<String> {
 /// What finally became of each HTLC at the merchant's node, where it keeps that.
 async fn htlcs(net: &Net, fate: &Fate) -> Vec<String> {
     let mut found = Vec::new();
-    let mut client = net.merchant.lightning().await.expect("the merchant's node answers");
+    let client = net.merchant.lightning().await.expect("the merchant's node answers");
     for htlc in fate.invoice.iter().flat_map(|invoice| &invoice.htlcs) {
         if htlc.state() == InvoiceHtlcState::Accepted {
             continue;
@@ -322,15 +344,24 @@ async fn htlcs(net: &Net, fate: &Fate) -> Vec<String> {
             chan_id: htlc.chan_id,
             htlc_index: htlc.htlc_index,
         };
+        let told = RefCell::new(None);
+        until("the end of an HTLC is known", async || {
+            let answer = client.clone().lookup_htlc_resolution(asked).await;
+            let known = !answer.as_ref().is_err_and(|status| status.code() == Code::NotFound);
+            *told.borrow_mut() = Some(answer);
+            known
+        })
+        .await;
         let settled = htlc.state() == InvoiceHtlcState::Settled;
-        match client.lookup_htlc_resolution(asked).await {
+        match told.into_inner().expect("an answer") {
             Ok(told) if told.get_ref().settled == settled => {}
             Ok(told) => found.push(format!(
                 "an HTLC that the invoice calls {:?} ended as {told:?}",
                 htlc.state()
             )),
+            // The node does not keep it.
             Err(status) if status.code() == Code::Unavailable => {}
-            Err(status) => found.push(format!("the end of an HTLC is not known: {status}")),
+            Err(status) => found.push(format!("LookupHtlcResolution: {status}")),
         }
     }
     found

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tellerd::api::{AtmView, CashOutList, CashOutView, StartCashOut};
+use tellerd::api::{AtmView, CancelCashOut, CashOutList, CashOutView, Decision, ResolveCashOut, StartCashOut};
 use tellerd::hardware::puloon::emulator::What;
 use tellerd::ids::CashOutId;
 use tellerd::money::Minor;
@@ -69,6 +69,24 @@ impl Teller {
             states.contains(&view.state.as_str()).then_some(view)
         })
         .await
+    }
+
+    /// An operator decides about a cash-out.
+    pub async fn resolve(&self, id: CashOutId, decision: Decision) {
+        let order = ResolveCashOut {
+            by: "ada".to_owned(),
+            decision,
+            note: String::new(),
+        };
+        let path = format!("/v1/cashouts/{id}/resolve");
+        self.daemon.post::<CashOutView>(&path, &order).await.expect("resolved");
+    }
+
+    /// The customer does not want to pay any more.
+    pub async fn cancel(&self, id: CashOutId) {
+        let path = format!("/v1/cashouts/{id}/cancel");
+        let order = CancelCashOut::default();
+        self.daemon.post::<CashOutView>(&path, &order).await.expect("canceled");
     }
 
     /// All cash-outs, the newest first.

@@ -106,6 +106,8 @@ impl Node {
             "--bitcoin.defaultchanconfs=1",
             "--bitcoin.defaultremotedelay=4",
             "--payments-expiration-grace-period=1s",
+            // What became of each HTLC of a customer is to be seen afterwards.
+            "--keep-failed-payment-attempts",
             // Simnet has nobody to tell a fee.
             "--fee.min-update-timeout=1h",
         ];
