@@ -322,6 +322,10 @@ fn told(fate: &Fate, books: &CashOut) -> Vec<String> {
         books.phase.name() == view.state,
         "API and journal disagree about the state",
     );
+    must(
+        view.paid_msat.0 == fate.booked_msat,
+        "API and journal disagree about the money",
+    );
     must(books.drift() == 0, "its books do not balance");
     let taken = fate.invoice.as_ref().map_or(0, |invoice| invoice.amt_paid_msat);
     let booked = i64::try_from(fate.booked_msat).ok();
