@@ -14,7 +14,9 @@ use tellerd::journal::Reader;
 use tellerd::proto::lnrpc::htlc_attempt::HtlcStatus;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
 use tellerd::proto::lnrpc::payment::PaymentStatus;
-use tellerd::proto::lnrpc::{Invoice, InvoiceHtlcState, LookupHtlcResolutionRequest, Payment, PaymentHash};
+use tellerd::proto::lnrpc::{
+    HtlcAttempt, Invoice, InvoiceHtlcState, LookupHtlcResolutionRequest, Payment, PaymentHash,
+};
 use tellerd::record::Record;
 use tellerd::store::{Change, Folded};
 use tonic::Code;
@@ -40,12 +42,10 @@ pub struct Fate {
     pub view: CashOutView,
     /// At LND; `None` when it has no such invoice.
     pub invoice: Option<Invoice>,
-    /// At the customer's node; `None` when it never tried.
-    pub payment: Option<Payment>,
+    /// At the nodes of those who tried to pay, the customer's first.
+    pub payments: Vec<Payment>,
     /// Value of the notes that left in each dispense for it, in minor units.
     pub dispenses: Vec<u64>,
-    /// What the customer's node has paid for good.
-    pub paid_msat: i64,
     /// What tellerd's journal says was held or taken.
     pub booked_msat: u64,
 }
@@ -54,6 +54,20 @@ impl Fate {
     /// Of the invoice at LND.
     pub fn state(&self) -> Option<InvoiceState> {
         self.invoice.as_ref().map(Invoice::state)
+    }
+
+    /// What the payers tried.
+    pub fn attempts(&self) -> impl Iterator<Item = &HtlcAttempt> {
+        self.payments.iter().flat_map(|payment| &payment.htlcs)
+    }
+
+    /// What the payers' nodes have paid for good.
+    pub fn paid_msat(&self) -> i64 {
+        let paid = self
+            .attempts()
+            .filter(|attempt| attempt.status() == HtlcStatus::Succeeded);
+        let routes = paid.filter_map(|attempt| attempt.route.as_ref());
+        routes.map(|route| route.total_amt_msat).sum()
     }
 
     /// Value of the notes that left for it, in minor units.
@@ -112,7 +126,7 @@ impl Audit {
     /// What one node lost is what the other has, and that is what the payments say. The customer opened the channel
     /// and pays for an HTLC's room in the commitment, so its balance is looked at only when `none_pending`.
     async fn balances(&self, net: &Net, fates: &[Fate], none_pending: bool) -> Vec<String> {
-        let paid_sats = fates.iter().map(|fate| fate.paid_msat).sum::<i64>() / 1000;
+        let paid_sats = fates.iter().map(|fate| fate.paid_msat()).sum::<i64>() / 1000;
         let mut wrong = Vec::new();
         let gained = net.merchant_sats().await - self.merchant_sats;
         if gained != paid_sats {
@@ -145,7 +159,7 @@ fn may_be_held(view: &CashOutView) -> bool {
 async fn nothing_pending(net: &Net, open: &[Vec<u8>]) {
     until("no HTLC is on its way", async || {
         let mut pending = Vec::new();
-        for node in [&net.merchant, &net.customer] {
+        for node in net.nodes() {
             pending.extend(node.channels().await.into_iter().flat_map(|lane| lane.pending_htlcs));
         }
         pending.iter().all(|htlc| open.contains(&htlc.hash_lock))
@@ -197,37 +211,33 @@ fn dispenses(teller: &Teller, views: &[CashOutView]) -> HashMap<CashOutId, Vec<u
     found
 }
 
-/// The payment at the customer's node, once that knows its end.
-async fn payment(net: &Net, view: &CashOutView) -> Option<Payment> {
+/// The payments at the payers' nodes, once those know their ends; the customer's is the first.
+async fn payments(net: &Net, view: &CashOutView) -> Vec<Payment> {
     let hash = hash(view).try_into().expect("32 bytes");
     let is_over = |payment: &Payment| [PaymentStatus::Succeeded, PaymentStatus::Failed].contains(&payment.status());
-    until(&format!("the payment of {} is over", view.id), async || {
-        let payment = net.payment(hash).await;
-        may_be_held(view) || payment.as_ref().is_none_or(is_over)
-    })
-    .await;
-    net.payment(hash).await
+    let mut all = Vec::new();
+    for node in net.payers() {
+        until(&format!("the payment of {} is over", view.id), async || {
+            let payment = node.payment(hash).await;
+            may_be_held(view) || payment.as_ref().is_none_or(is_over)
+        })
+        .await;
+        all.extend(node.payment(hash).await);
+    }
+    all
 }
 
 async fn fate(net: &Net, view: CashOutView, dispenses: Vec<u64>, books: &CashOut) -> Fate {
     let mut client = net.merchant.lightning().await.expect("the merchant's node answers");
     let r_hash = hash(&view);
-    let asked = PaymentHash { r_hash: r_hash.clone() };
-    let invoice = match client.lookup_invoice(asked).await {
+    let invoice = match client.lookup_invoice(PaymentHash { r_hash }).await {
         Ok(invoice) => Some(invoice.into_inner()),
         Err(status) if status.code() == Code::NotFound => None,
         Err(status) => panic!("LookupInvoice: {status}"),
     };
-    let payment = payment(net, &view).await;
-    let attempts = payment.iter().flat_map(|payment| &payment.htlcs);
-    let paid = attempts.filter(|attempt| attempt.status() == HtlcStatus::Succeeded);
-    let paid_msat = paid
-        .filter_map(|attempt| attempt.route.as_ref())
-        .map(|route| route.total_amt_msat);
     Fate {
         invoice,
-        paid_msat: paid_msat.sum(),
-        payment,
+        payments: payments(net, &view).await,
         dispenses,
         booked_msat: books.books.paid.0,
         view,
@@ -256,7 +266,7 @@ fn judge(fate: &Fate) -> Vec<String> {
         Some(InvoiceState::Settled) => {
             let taken = fate.invoice.as_ref().map_or(0, |invoice| invoice.amt_paid_msat);
             must(taken >= price, "settled for less than the price");
-            must(taken == fate.paid_msat, "the customer did not pay what LND took");
+            must(taken == fate.paid_msat(), "the customer did not pay what LND took");
             must(notes > 0 || named, "settled, and no note left the machine");
             let owed = amount - notes;
             must(
@@ -269,7 +279,7 @@ fn judge(fate: &Fate) -> Vec<String> {
             );
         }
         state => {
-            must(fate.paid_msat == 0, "the customer paid, and LND took nothing");
+            must(fate.paid_msat() == 0, "the customer paid, and LND took nothing");
             let over = matches!(state, Some(InvoiceState::Canceled) | None);
             must(
                 over || named,
@@ -283,8 +293,7 @@ fn judge(fate: &Fate) -> Vec<String> {
             );
         }
     }
-    let attempts = fate.payment.iter().flat_map(|payment| &payment.htlcs);
-    for attempt in attempts {
+    for attempt in fate.attempts() {
         let over = attempt.status() != HtlcStatus::InFlight;
         must(
             over || may_be_held(&fate.view),

@@ -35,6 +35,7 @@ pub const GROUP: Group = Group {
             Box::pin(payments::paid_at_the_last_second(net))
         }),
         test("paid_twice", |net| Box::pin(payments::paid_twice(net))),
+        test("paid_by_two", |net| Box::pin(payments::paid_by_two(net))),
         test("paid_in_parts", |net| Box::pin(payments::paid_in_parts(net))),
         test("parts_that_never_complete", |net| {
             Box::pin(payments::parts_that_never_complete(net))
@@ -107,19 +108,21 @@ fn is_served(fate: &Fate, paid_msat: u64) {
     assert_eq!(fate.view.state, "completed", "{:?}", fate.view.reason);
     assert_eq!(fate.notes(), fate.view.amount_minor.0);
     assert_eq!(fate.state(), Some(InvoiceState::Settled));
-    assert_eq!(u64::try_from(fate.paid_msat), Ok(paid_msat));
+    assert_eq!(u64::try_from(fate.paid_msat()), Ok(paid_msat));
 }
 
 /// The customer has the money back and no note; the customer's node says so too.
 fn is_refunded(fate: &Fate) {
     assert_eq!((fate.view.state.as_str(), fate.notes()), ("canceled", 0));
     assert_eq!(fate.state(), Some(InvoiceState::Canceled));
-    let payment = fate.payment.as_ref().expect("a payment");
-    assert_eq!(payment.status(), PaymentStatus::Failed);
-    assert_eq!(
-        payment.failure_reason(),
-        PaymentFailureReason::FailureReasonIncorrectPaymentDetails
-    );
+    assert!(!fate.payments.is_empty(), "somebody paid");
+    for payment in &fate.payments {
+        let reason = PaymentFailureReason::FailureReasonIncorrectPaymentDetails;
+        assert_eq!(
+            (payment.status(), payment.failure_reason()),
+            (PaymentStatus::Failed, reason)
+        );
+    }
 }
 
 async fn a_success(net: &mut Net) {
@@ -146,8 +149,7 @@ async fn a_jam_with_no_note_out(net: &mut Net) {
         is_refunded(&fate);
         let stuck = |event: &&Event| matches!(event.what, What::NoteStuck { .. });
         let jammed = machine.events().iter().find(stuck).expect("a jam").at_unix_ms;
-        let refunds = fate.payment.iter().flat_map(|payment| &payment.htlcs);
-        let refunded = refunds.map(|htlc| htlc.resolve_time_ns / 1_000_000).max();
+        let refunded = fate.attempts().map(|htlc| htlc.resolve_time_ns / 1_000_000).max();
         let refunded = UnixMs(u64::try_from(refunded.expect("an HTLC")).unwrap());
         took.push(refunded.since(jammed).as_millis());
     }
@@ -179,7 +181,7 @@ async fn a_jam_after_some_notes(net: &mut Net) {
     let cashout = absorbing.start("atm1", 12_000).await;
     drop(net.pay(request(&cashout), None).await);
     let fate = alone(&audit, net, &absorbing).await;
-    assert_eq!((fate.view.state.as_str(), fate.paid_msat), ("canceled", 0));
+    assert_eq!((fate.view.state.as_str(), fate.paid_msat()), ("canceled", 0));
     assert!(fate.notes() > 0 && fate.view.loss_minor.0 == fate.notes());
     net.payment_is(bill(&cashout).hash, PaymentStatus::Failed).await;
 }

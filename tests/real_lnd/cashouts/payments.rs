@@ -34,7 +34,7 @@ pub async fn unpaid(net: &mut Net) {
     let fate = alone(&audit, net, &teller).await;
     assert_eq!(fate.view.reason.as_deref(), Some("not paid in time"));
     assert_eq!((fate.state(), fate.notes()), (Some(InvoiceState::Canceled), 0));
-    assert!(fate.payment.is_none());
+    assert!(fate.payments.is_empty());
     // A wallet sees that it is too late. One that does not look is refused.
     let bill = bill(&cashout);
     let late = net.send_part(&bill, whole(&bill)).await.await.unwrap().unwrap();
@@ -102,6 +102,37 @@ pub async fn paid_twice(net: &mut Net) {
     let fate = alone(&audit, net, &teller).await;
     is_served(&fate, cashout.price_msat.0);
     assert_eq!(fate.invoice.unwrap().htlcs.len(), 1);
+}
+
+/// Two wallets pay the same invoice, the second while the money of the first is held, after it was settled, or at the same
+/// time: one of them pays.
+pub async fn paid_by_two(net: &mut Net) {
+    net.invite_stranger().await;
+    let stranger = net.stranger.as_ref().unwrap();
+    let teller = teller(net, slow(300), "").await;
+    for at_once in [false, true] {
+        teller.ready("atm1").await;
+        let audit = Audit::begin(net, &teller).await;
+        let cashout = teller.start("atm1", 12_000).await;
+        let bill = bill(&cashout);
+        let first = net.send_part(&bill, whole(&bill)).await;
+        if !at_once {
+            teller.reaches(cashout.id, &["dispensing"]).await;
+        }
+        let second = stranger.send_part(&bill, whole(&bill)).await;
+        let ends = [first, second].map(async |end| end.await.unwrap().unwrap().status());
+        let mut ends = join_all(ends).await;
+        if !at_once {
+            assert_eq!(ends, [HtlcStatus::Succeeded, HtlcStatus::Failed]);
+            let late = stranger.send_part(&bill, whole(&bill)).await.await.unwrap().unwrap();
+            assert_eq!(late.failure.unwrap().code, INCORRECT_DETAILS);
+        }
+        ends.sort_unstable();
+        assert_eq!(ends, [HtlcStatus::Succeeded, HtlcStatus::Failed]);
+        let fate = alone(&audit, net, &teller).await;
+        is_served(&fate, cashout.price_msat.0);
+        assert_eq!(fate.payments.len(), 2);
+    }
 }
 
 pub async fn paid_in_parts(net: &mut Net) {

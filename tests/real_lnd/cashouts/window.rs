@@ -91,7 +91,7 @@ pub async fn closes_during_the_dispense(net: &mut Net) {
     let fate = alone(&audit, net, &teller).await;
     assert_eq!((fate.view.state.as_str(), fate.notes()), ("needs_operator", 30_000));
     assert_eq!(fate.state(), Some(InvoiceState::Canceled));
-    assert_eq!((fate.view.loss_minor.0, fate.paid_msat), (30_000, 0));
+    assert_eq!((fate.view.loss_minor.0, fate.paid_msat()), (30_000, 0));
     teller.resolve(cashout.id, Decision::Close).await;
     teller.reaches(cashout.id, &["canceled"]).await;
     let fate = alone(&audit, net, &teller).await;

@@ -243,6 +243,11 @@ impl Node {
             .channels
     }
 
+    /// Sats of its own in open channels.
+    pub async fn local_sats(&self) -> i64 {
+        self.channels().await.iter().map(|lane| lane.local_balance).sum()
+    }
+
     /// `lncli`, and what it prints.
     pub async fn cli(&self, words: &[&str]) -> Result<Value, String> {
         let mut arguments = vec![
