@@ -9,7 +9,7 @@ use tellerd::proto::lnrpc::invoice::InvoiceState;
 use tellerd::proto::lnrpc::payment::PaymentStatus;
 use tellerd::proto::lnrpc::{InvoiceHtlc, PaymentHash};
 
-use super::{alone, bill, is_refunded, is_served, request, slow, teller};
+use super::{alone, bill, is_refunded, is_served, jam, request, slow, teller};
 use crate::audit::Audit;
 use crate::rig::payer::{Bill, Part};
 use crate::rig::{Net, until};
@@ -85,30 +85,37 @@ pub async fn blocks_during_the_dispense(net: &mut Net) {
 }
 
 /// One block more, and nobody can give back what the customer holds in hand: the loss is booked, and an operator told.
+/// Without a note in hand nothing is amiss.
 pub async fn closes_during_the_dispense(net: &mut Net) {
-    let teller = teller(net, slow(), "").await;
-    let audit = Audit::begin(net, &teller).await;
-    let cashout = teller.start("atm1", 12_000).await;
-    teller.site.machines[0].hold_at(Some(Target::Dispense));
-    drop(net.pay(request(&cashout), None).await);
-    teller.reaches(cashout.id, &["dispensing"]).await;
-    let left = told_is(net, &teller, &cashout).await;
-    net.mine(u32::try_from(left).unwrap()).await;
-    net.payment_is(bill(&cashout).hash, PaymentStatus::Failed).await;
-    until("tellerd says that the hold is lost", async || {
-        let view = teller.reaches(cashout.id, &["dispensing"]).await;
-        view.reason.as_deref() == Some("the hold was lost: LND has canceled the invoice")
-    })
-    .await;
-    teller.site.machines[0].hold_at(None);
-    let fate = alone(&audit, net, &teller).await;
-    assert_eq!((fate.view.state.as_str(), fate.notes()), ("needs_operator", 12_000));
-    assert_eq!(fate.state(), Some(InvoiceState::Canceled));
-    assert_eq!((fate.view.loss_minor.0, fate.paid_msat()), (12_000, 0));
-    teller.resolve(cashout.id, Decision::Close).await;
-    teller.reaches(cashout.id, &["canceled"]).await;
-    let fate = alone(&audit, net, &teller).await;
-    assert_eq!(fate.view.loss_minor.0, 12_000);
+    for (fault, notes) in [(None, 12_000), (Some(jam(1)), 2_000), (Some(jam(0)), 0)] {
+        let teller = teller(net, slow(), "").await;
+        let audit = Audit::begin(net, &teller).await;
+        let cashout = teller.start("atm1", 12_000).await;
+        let machine = &teller.site.machines[0];
+        fault.into_iter().for_each(|fault| machine.inject(fault));
+        machine.hold_at(Some(Target::Dispense));
+        drop(net.pay(request(&cashout), None).await);
+        teller.reaches(cashout.id, &["dispensing"]).await;
+        let left = told_is(net, &teller, &cashout).await;
+        net.mine(u32::try_from(left).unwrap()).await;
+        net.payment_is(bill(&cashout).hash, PaymentStatus::Failed).await;
+        until("tellerd says that the hold is lost", async || {
+            let view = teller.reaches(cashout.id, &["dispensing"]).await;
+            view.reason.as_deref() == Some("the hold was lost: LND has canceled the invoice")
+        })
+        .await;
+        machine.hold_at(None);
+        let fate = alone(&audit, net, &teller).await;
+        if notes > 0 {
+            assert_eq!(fate.view.state, "needs_operator");
+            teller.resolve(cashout.id, Decision::Close).await;
+            teller.reaches(cashout.id, &["canceled"]).await;
+        }
+        let fate = alone(&audit, net, &teller).await;
+        assert_eq!((fate.view.state.as_str(), fate.notes()), ("canceled", notes));
+        assert_eq!(fate.state(), Some(InvoiceState::Canceled));
+        assert_eq!((fate.view.loss_minor.0, fate.paid_msat()), (notes, 0));
+    }
 }
 
 /// An HTLC that lives no longer than the invoice asks for leaves 80 - 18 blocks, and a set of parts what its oldest leaves.
