@@ -11,6 +11,7 @@ use tellerd::cashout::CashOut;
 use tellerd::hardware::puloon::emulator::What;
 use tellerd::ids::CashOutId;
 use tellerd::journal::Reader;
+use tellerd::money::Funds;
 use tellerd::proto::lnrpc::htlc_attempt::HtlcStatus;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
 use tellerd::proto::lnrpc::payment::PaymentStatus;
@@ -116,7 +117,8 @@ impl Audit {
     async fn at_rest(&self, teller: &Teller) -> Vec<CashOutView> {
         until("all cash-outs are at rest", async || {
             let all = teller.cashouts().await;
-            all.iter().all(|view| view.at_rest() || is_named(view))
+            let known = |view: &CashOutView| view.funds != Some(Funds::Pending);
+            all.iter().all(|view| known(view) && (view.at_rest() || is_named(view)))
         })
         .await;
         let all = teller.cashouts().await.into_iter();
@@ -319,6 +321,8 @@ fn told(fate: &Fate, books: &CashOut) -> Vec<String> {
     let view = &fate.view;
     let settled = fate.state() == Some(InvoiceState::Settled);
     must(view.settled == settled, "tellerd and LND disagree about the settlement");
+    let there = matches!(view.funds, Some(Funds::Final | Funds::NotFollowed));
+    must(there == settled, "tellerd and LND disagree about the money's end");
     let bound = view.reason.as_deref() == Some(DECIDED_AT_DEADLINE) || view.state == "outcome_unknown";
     let delivered = view.delivered_minor.0;
     let right = if bound {

@@ -7,6 +7,7 @@
 mod audit;
 mod bring_up;
 mod cashouts;
+mod check;
 mod harness;
 mod rig;
 #[allow(dead_code, reason = "shared with tests/suite")]
@@ -16,5 +17,5 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP, cashouts::GROUP])
+    harness::run(&[bring_up::GROUP, check::GROUP, cashouts::GROUP])
 }
