@@ -571,6 +571,21 @@ async fn a_host_that_crashes_while_motors_run_finds_the_result() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_held_at_a_command_acts_when_it_is_let_go() {
+    let (bench, mut device) = opened(Variant::Standard, Setup::default()).await;
+    let order = order([3, 0, 0, 0]);
+    let marker = device.prepare(&order).await.expect("prepare");
+    let intent = DispenseIntent { order, marker };
+    bench.handle.hold_at(Some(Target::Dispense));
+    let mut dispense = std::pin::pin!(device.dispense(&intent));
+    let early = tokio::time::timeout(Duration::from_secs(5), &mut dispense).await;
+    assert!(early.is_err() && bench.delivered() == [0; 4] && received(&bench, 0x52) == 1);
+    bench.handle.hold_at(None);
+    assert_eq!(kind(&dispense.await), Is::Complete);
+    assert_eq!(bench.delivered(), [3, 0, 0, 0]);
+}
+
 /// On a pty the late reply goes to whoever opens the line next.
 #[tokio::test]
 async fn a_late_reply_after_opening_again_is_dropped() {
