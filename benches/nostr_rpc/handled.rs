@@ -6,17 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ::nostr::{Event, Keys};
-use async_trait::async_trait;
-use tellerd::nostr::outbox::Outbox;
 use tellerd::nostr::wire::nip44::ConversationKeys;
 use tellerd::nostr::wire::{Version, event};
-use tellerd::time::UnixMs;
-use tokio::sync::Semaphore;
 
 use crate::clients;
+use crate::collector::Collector;
 use crate::daemon::{Daemon, NO_LND, Plan, SECRET, service};
 use crate::meter::{self, Meter};
 use crate::node::Node;
@@ -28,21 +25,6 @@ const AT_ONCE: usize = 256;
 const ROUNDS: usize = 5;
 /// Requests before the clocks are started.
 const WARM_UP: usize = 1_000;
-
-/// Collects the replies, and lets one more request in for each.
-struct Collector {
-    replies: Mutex<Vec<Event>>,
-    window: Semaphore,
-}
-
-#[async_trait]
-impl Outbox for Collector {
-    async fn publish(&self, event: Event, _: UnixMs) -> Result<(), String> {
-        self.replies.lock().unwrap().push(event);
-        self.window.add_permits(1);
-        Ok(())
-    }
-}
 
 /// One row of the table.
 struct Row {
@@ -93,10 +75,7 @@ fn measured(version: Version, journal_in_memory: bool, count: usize) -> Row {
     };
     let dir = tempfile::tempdir_in(parent).unwrap();
     let keys = clients::keys(CLIENTS);
-    let collector = Arc::new(Collector {
-        replies: Mutex::default(),
-        window: Semaphore::new(AT_ONCE),
-    });
+    let collector = Collector::new(AT_ONCE);
     let daemon = Daemon::start(Plan {
         dir: dir.path(),
         // Nobody listens there: nothing comes in but what is handed over below.

@@ -10,6 +10,8 @@ mod bare;
 #[allow(dead_code, reason = "shared with the benchmark of requests over Nostr")]
 #[path = "../nostr_rpc/clients.rs"]
 mod clients;
+#[path = "../nostr_rpc/collector.rs"]
+mod collector;
 #[allow(dead_code, reason = "shared with the benchmark of requests over Nostr")]
 #[path = "../nostr_rpc/daemon.rs"]
 mod daemon;

@@ -2,40 +2,23 @@
 //!
 //! All of it takes part but the relays: NIP-44, roster, limits, seen ids, actors, journal with fdatasync, sled.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ::nostr::{Event, Keys};
-use async_trait::async_trait;
 use tellerd::ids::Preimage;
 use tellerd::nostr::method::{Call, CreateHoldInvoice};
-use tellerd::nostr::outbox::Outbox;
 use tellerd::nostr::wire::nip44::ConversationKeys;
 use tellerd::nostr::wire::{Endpoint, Limits, Role, Version};
-use tellerd::time::{Clock, SystemClock, UnixMs};
+use tellerd::time::{Clock, SystemClock};
 use tempfile::TempDir;
-use tokio::sync::Semaphore;
 
 use crate::clients;
+use crate::collector::Collector;
 use crate::daemon::{Daemon, Plan, service};
 use crate::rates::{Op, VALUE_SATS};
 use crate::rig::Net;
 
 const CLIENTS: u16 = 50;
-
-/// Collects the replies, and lets one more request in for each.
-struct Collector {
-    replies: Mutex<Vec<Event>>,
-    window: Semaphore,
-}
-
-#[async_trait]
-impl Outbox for Collector {
-    async fn publish(&self, event: Event, _: UnixMs) -> Result<(), String> {
-        self.replies.lock().unwrap().push(event);
-        self.window.add_permits(1);
-        Ok(())
-    }
-}
 
 /// A daemon at the merchant's node, and its clients.
 pub struct Through {
@@ -49,10 +32,7 @@ impl Through {
     pub fn start(net: &Net) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let keys = clients::keys(CLIENTS);
-        let collector = Arc::new(Collector {
-            replies: Mutex::default(),
-            window: Semaphore::new(0),
-        });
+        let collector = Collector::new(0);
         let folder = net.merchant.dir();
         let lnd = format!(
             "address = '{}'\ntls_cert = {:?}\nmacaroon = {:?}",

@@ -121,12 +121,7 @@ impl Net {
 
     /// Opens a channel from the customer to the merchant, with money on both sides.
     pub async fn open_channel(&self) {
-        let merchant = self
-            .merchant
-            .info()
-            .await
-            .expect("the merchant's node answers")
-            .identity_pubkey;
+        let merchant = self.merchant.pubkey().await;
         self.reconnect().await;
         let (capacity, pushed) = (CAPACITY_SATS.to_string(), PUSHED_SATS.to_string());
         let words = [
@@ -145,12 +140,7 @@ impl Net {
 
     /// The two nodes are peers.
     pub async fn reconnect(&self) {
-        let merchant = self
-            .merchant
-            .info()
-            .await
-            .expect("the merchant's node answers")
-            .identity_pubkey;
+        let merchant = self.merchant.pubkey().await;
         let peer = format!("{merchant}@{}", self.merchant.peer_address());
         until("the nodes are peers", async || {
             let told = self.customer.cli(&["connect", &peer]).await;
@@ -171,12 +161,7 @@ impl Net {
         })
         .await;
         // The customer's wallet finds its ways in a graph that learns of a new channel by gossip.
-        let merchant = self
-            .merchant
-            .info()
-            .await
-            .expect("the merchant's node answers")
-            .identity_pubkey;
+        let merchant = self.merchant.pubkey().await;
         until("the customer finds a route", async || {
             self.customer.cli(&["queryroutes", &merchant, "1000"]).await.is_ok()
         })

@@ -231,6 +231,13 @@ impl Node {
         Some(answer.into_inner())
     }
 
+    /// Its identity.
+    pub async fn pubkey(&self) -> String {
+        let info = self.info().await;
+        info.unwrap_or_else(|| panic!("{} does not answer", self.name))
+            .identity_pubkey
+    }
+
     /// Its channels.
     pub async fn channels(&self) -> Vec<Lane> {
         let mut client = self.lightning().await.expect("lnd answers");
