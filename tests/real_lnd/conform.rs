@@ -1,0 +1,182 @@
+//! The real LND as a world of the conformance table, and the table's run on both nodes.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use tellerd::proto::lnrpc::WalletState;
+use tellerd::proto::lnrpc::htlc_attempt::HtlcStatus;
+use tokio::sync::RwLock;
+use tonic::transport::Channel;
+
+use crate::conformance::{Case, Ending, Share, Sim, World, calls, payments, rescue, restarts, run, streams};
+use crate::harness::{Group, test};
+use crate::rig::Net;
+use crate::rig::payer::{Bill, Part};
+
+/// These tests.
+pub const GROUP: Group = Group {
+    name: "conformance",
+    merchant: &["--store-final-htlc-resolutions", "--default-remote-max-htlcs=8"],
+    tests: &[
+        test("calls", |net| {
+            Box::pin(both(net, &[calls::EMPTY, calls::ADDS, calls::STATES, calls::NODE]))
+        }),
+        test("payments_and_streams", |net| Box::pin(both(net, &[payments::ALL, streams::QUIET]))),
+        test("restarts", |net| Box::pin(both(net, &[streams::ENDS, restarts::ALL]))),
+        test("rescue", |net| Box::pin(both(net, &[rescue::OPEN_CHANNEL]))),
+    ],
+};
+
+/// The merchant's node of a network.
+struct Real<'a>(RwLock<&'a mut Net>);
+
+/// Runs the cases on both nodes, prints the table, and fails when one told something unexpected.
+async fn both(net: &mut Net, sets: &[&[Case]]) {
+    let version = net.merchant.info().await.expect("the merchant's node answers").version;
+    let line = if version.starts_with("0.20") { "0.20" } else { "0.21" };
+    let real = Real(RwLock::new(net));
+    let numbered: Vec<(u16, &Case)> = (1..).zip(sets.iter().copied().flatten()).collect();
+    let slow = numbered.iter().filter(|(_, case)| case.slow);
+    let slow = join_all(slow.map(async |(number, case)| (*number, run(case, &real, *number).await)));
+    let quick = async {
+        let mut seen = Vec::new();
+        for (number, case) in numbered.iter().filter(|(_, case)| !case.slow) {
+            seen.push((*number, run(case, &real, *number).await));
+        }
+        seen
+    };
+    let (slow, quick) = tokio::join!(slow, quick);
+    let mut differ = 0;
+    for (number, case) in &numbered {
+        let seen = slow.iter().chain(&quick).find(|(seen, _)| seen == number);
+        let seen = &seen.expect("each case was run").1;
+        let simulated = run(case, &Sim::new().await, 1).await;
+        println!("{}", case.name);
+        differ += usize::from(!agree(case.expected_of(line), seen, &simulated, line == "0.21"));
+    }
+    assert_eq!(differ, 0, "so many cases told something unexpected, lnd {version}");
+}
+
+/// Prints what was seen, line by line, and whether all of it is as expected. The simulated node plays v0.21.
+fn agree(expected: &[&str], real: &[String], simulated: &[String], simulated_too: bool) -> bool {
+    let mut agree = real == expected;
+    for line in 0..real.len().max(expected.len()).max(simulated.len()) {
+        let of = |lines: &[String]| lines.get(line).cloned().unwrap_or_else(|| "(nothing)".to_owned());
+        let wanted = expected.get(line).copied().unwrap_or("(nothing)");
+        let (real, simulated) = (of(real), of(simulated));
+        if real == wanted && (simulated == wanted || !simulated_too) {
+            println!("    ok         {wanted}");
+        } else {
+            println!("    expected   {wanted}\n    real       {real}\n    simulated  {simulated}");
+        }
+    }
+    if simulated_too {
+        agree &= simulated == expected;
+    }
+    agree
+}
+
+/// `lnrpc.Failure.FailureCode` by its number, as the simulated LND names it.
+fn failure(code: u32) -> String {
+    match code {
+        1 => "INCORRECT_PAYMENT_DETAILS".to_owned(),
+        15 => "TEMPORARY_CHANNEL_FAILURE".to_owned(),
+        23 => "MPP_TIMEOUT".to_owned(),
+        other => format!("failure {other}"),
+    }
+}
+
+#[async_trait(?Send)]
+impl World for Real<'_> {
+    fn name(&self) -> &'static str {
+        "real"
+    }
+
+    async fn channel(&self) -> Option<Channel> {
+        self.0.read().await.merchant.channel().await.ok()
+    }
+
+    async fn macaroon(&self, file: &str) -> Vec<u8> {
+        std::fs::read(self.0.read().await.merchant.macaroons().join(file)).expect("a macaroon")
+    }
+
+    async fn send(&self, payment_request: &str, share: Share) {
+        let part = Part {
+            amount_msat: share.total_msat / u64::from(share.of),
+            total_msat: share.total_msat,
+            cltv: share.cltv,
+        };
+        let net = self.0.read().await;
+        // What becomes of it is asked of the payer's node.
+        drop(net.send_part(&Bill::read(payment_request), part).await);
+    }
+
+    async fn sent(&self, hash: [u8; 32]) -> Vec<String> {
+        let Some(payment) = self.0.read().await.payment(hash).await else {
+            return Vec::new();
+        };
+        let told = payment.htlcs.iter().map(|htlc| match htlc.status() {
+            HtlcStatus::InFlight => "in flight".to_owned(),
+            HtlcStatus::Succeeded => "settled".to_owned(),
+            HtlcStatus::Failed => failure(htlc.failure.as_ref().map_or(0, |failure| failure.code)),
+        });
+        told.collect()
+    }
+
+    async fn mine(&self, blocks: u32) {
+        self.0.read().await.mine(blocks).await;
+    }
+
+    async fn height(&self) -> u32 {
+        self.0.read().await.chain.height().await
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    async fn end(&self, how: Ending) {
+        let mut net = self.0.write().await;
+        match how {
+            Ending::Clean => net.merchant.stop().await,
+            Ending::Killed => net.merchant.kill(),
+        }
+    }
+
+    async fn start_locked(&self) {
+        self.0.write().await.merchant.start_locked();
+    }
+
+    async fn unlock(&self) {
+        self.0.read().await.merchant.unlock().await;
+    }
+
+    async fn ready(&self) {
+        let net = self.0.read().await;
+        net.synced().await;
+        net.reconnect().await;
+        net.lane_is_up().await;
+    }
+
+    async fn rpc_active(&self, blocks: u32) {
+        let mut net = self.0.write().await;
+        net.chain.generate(blocks).await;
+        net.merchant.start();
+        net.merchant.reaches(WalletState::RpcActive).await;
+        net.chain.pause();
+    }
+
+    async fn go_on(&self) {
+        self.0.read().await.chain.resume();
+    }
+
+    async fn payer_stops(&self) {
+        self.0.write().await.customer.stop().await;
+    }
+
+    async fn payer_starts(&self) {
+        self.0.write().await.customer.start();
+        self.ready().await;
+    }
+}
