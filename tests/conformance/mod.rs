@@ -161,7 +161,10 @@ pub async fn differences(cases: &[Case]) -> Vec<String> {
     for case in cases {
         let told = run(case, &Sim::new().await, 1).await;
         if told != case.expected {
-            differences.push(format!("{}\n  expected  {:?}\n  simulated {told:?}", case.name, case.expected));
+            differences.push(format!(
+                "{}\n  expected  {:?}\n  simulated {told:?}",
+                case.name, case.expected
+            ));
         }
     }
     differences

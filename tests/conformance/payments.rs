@@ -5,8 +5,16 @@ use std::time::Duration;
 use super::script::{named, told};
 use super::{Case, MAX_HTLCS, Share, case};
 
-const WHOLE: Share = Share { total_msat: 1_000_000, of: 1, cltv: 80 };
-const HALF: Share = Share { total_msat: 1_000_000, of: 2, cltv: 80 };
+const WHOLE: Share = Share {
+    total_msat: 1_000_000,
+    of: 1,
+    cltv: 80,
+};
+const HALF: Share = Share {
+    total_msat: 1_000_000,
+    of: 2,
+    cltv: 80,
+};
 
 /// All of them leave the channel as it was.
 pub const ALL: &[Case] = &[
@@ -18,7 +26,15 @@ pub const ALL: &[Case] = &[
                 let first = s.send(1, &request, HALF).await;
                 let open = s.look(1).await;
                 let second = s.send(1, &request, HALF).await;
-                vec![first, open, second, s.look(1).await, s.settle(1).await, s.look(1).await, s.payer(1).await]
+                vec![
+                    first,
+                    open,
+                    second,
+                    s.look(1).await,
+                    s.settle(1).await,
+                    s.look(1).await,
+                    s.payer(1).await,
+                ]
             })
         },
         &[
@@ -47,7 +63,15 @@ pub const ALL: &[Case] = &[
                 vec![first, payer, state, second, still, s.cancel(1).await, s.payer(1).await]
             })
         },
-        &["in flight", "MPP_TIMEOUT", "OPEN", "in flight", "OPEN", "OK", "MPP_TIMEOUT, INCORRECT_PAYMENT_DETAILS"],
+        &[
+            "in flight",
+            "MPP_TIMEOUT",
+            "OPEN",
+            "in flight",
+            "OPEN",
+            "OK",
+            "MPP_TIMEOUT, INCORRECT_PAYMENT_DETAILS",
+        ],
     )
     .slow(),
     case(
@@ -55,8 +79,23 @@ pub const ALL: &[Case] = &[
         |s| {
             Box::pin(async move {
                 let request = s.add(1).await;
-                let sent = s.send(1, &request, Share { total_msat: 2_500_001, ..WHOLE }).await;
-                vec![sent, s.look(1).await, s.settle(1).await, s.look(1).await, s.payer(1).await]
+                let sent = s
+                    .send(
+                        1,
+                        &request,
+                        Share {
+                            total_msat: 2_500_001,
+                            ..WHOLE
+                        },
+                    )
+                    .await;
+                vec![
+                    sent,
+                    s.look(1).await,
+                    s.settle(1).await,
+                    s.look(1).await,
+                    s.payer(1).await,
+                ]
             })
         },
         &[
@@ -72,11 +111,21 @@ pub const ALL: &[Case] = &[
         |s| {
             Box::pin(async move {
                 let request = s.add(1).await;
-                let twice = Share { total_msat: 2_000_000, ..HALF };
+                let twice = Share {
+                    total_msat: 2_000_000,
+                    ..HALF
+                };
                 let first = s.send(1, &request, twice).await;
                 let state = s.look(1).await;
                 let second = s.send(1, &request, twice).await;
-                vec![first, state, second, s.look(1).await, s.cancel(1).await, s.payer(1).await]
+                vec![
+                    first,
+                    state,
+                    second,
+                    s.look(1).await,
+                    s.cancel(1).await,
+                    s.payer(1).await,
+                ]
             })
         },
         &[
@@ -93,7 +142,16 @@ pub const ALL: &[Case] = &[
         |s| {
             Box::pin(async move {
                 let request = s.add(1).await;
-                let sent = s.send(1, &request, Share { total_msat: 999_999, ..WHOLE }).await;
+                let sent = s
+                    .send(
+                        1,
+                        &request,
+                        Share {
+                            total_msat: 999_999,
+                            ..WHOLE
+                        },
+                    )
+                    .await;
                 vec![sent, s.look(1).await]
             })
         },
@@ -106,7 +164,16 @@ pub const ALL: &[Case] = &[
                 let mut ask = s.request(1);
                 ask.value_msat = 0;
                 let request = s.try_add(ask).await.expect("added").payment_request;
-                let sent = s.send(1, &request, Share { total_msat: 1_234, ..WHOLE }).await;
+                let sent = s
+                    .send(
+                        1,
+                        &request,
+                        Share {
+                            total_msat: 1_234,
+                            ..WHOLE
+                        },
+                    )
+                    .await;
                 vec![sent, s.look(1).await, s.cancel(1).await, s.payer(1).await]
             })
         },
@@ -126,7 +193,17 @@ pub const ALL: &[Case] = &[
                     let mut ask = s.request(n);
                     ask.cltv_expiry = cltv.into();
                     let request = s.try_add(ask).await.expect("added").payment_request;
-                    all.push(s.send(n, &request, Share { cltv: cltv - 1, ..WHOLE }).await);
+                    all.push(
+                        s.send(
+                            n,
+                            &request,
+                            Share {
+                                cltv: cltv - 1,
+                                ..WHOLE
+                            },
+                        )
+                        .await,
+                    );
                     all.push(s.send(n, &request, Share { cltv, ..WHOLE }).await);
                     all.push(s.look(n).await);
                     s.cancel(n).await;
@@ -164,10 +241,20 @@ pub const ALL: &[Case] = &[
                 let request = s.try_add(ask).await.expect("added").payment_request;
                 s.world.pass(Duration::from_millis(1_100)).await;
                 let gone = s.becomes(1, "CANCELED").await;
-                vec![gone, s.send(1, &request, WHOLE).await, s.settle(1).await, s.cancel(1).await]
+                vec![
+                    gone,
+                    s.send(1, &request, WHOLE).await,
+                    s.settle(1).await,
+                    s.cancel(1).await,
+                ]
             })
         },
-        &["CANCELED paid 0", "INCORRECT_PAYMENT_DETAILS", "Unknown: invoice already canceled", "OK"],
+        &[
+            "CANCELED paid 0",
+            "INCORRECT_PAYMENT_DETAILS",
+            "Unknown: invoice already canceled",
+            "OK",
+        ],
     ),
     case(
         "an ACCEPTED invoice does not expire by time, one with a part does",
@@ -210,7 +297,10 @@ pub const ALL: &[Case] = &[
                 all.push(s.becomes(1, "CANCELED").await);
                 all.push(s.payer(1).await);
                 s.world.mine(24).await;
-                all.push(named("active channels", s.info().await.expect("an answer").num_active_channels));
+                all.push(named(
+                    "active channels",
+                    s.info().await.expect("an answer").num_active_channels,
+                ));
                 all
             })
         },
@@ -245,38 +335,6 @@ pub const ALL: &[Case] = &[
         ],
     ),
     case(
-        "the channel is full of HTLCs: one more fails, a cancel makes room",
-        |s| {
-            Box::pin(async move {
-                // A slow case may hold one beside this.
-                let mut fit = 0;
-                for n in 1..=u8::try_from(MAX_HTLCS).expect("few") + 1 {
-                    let request = s.add(n).await;
-                    let sent = s.send(n, &request, WHOLE).await;
-                    if sent != "in flight" {
-                        let told = vec![sent, s.look(n).await, s.cancel(1).await, s.payer(1).await];
-                        let again = s.send(n, &request, WHOLE).await;
-                        for held in 2..=n {
-                            s.cancel(held).await;
-                            s.payer(held).await;
-                        }
-                        return [told, vec![again, named("seven or eight fit", (7..=8).contains(&fit))]].concat();
-                    }
-                    fit += 1;
-                }
-                vec!["it is never full".to_owned()]
-            })
-        },
-        &[
-            "TEMPORARY_CHANNEL_FAILURE",
-            "OPEN paid 0",
-            "OK",
-            "INCORRECT_PAYMENT_DETAILS",
-            "in flight",
-            "seven or eight fit: true",
-        ],
-    ),
-    case(
         "settle and cancel at once: one of them wins",
         |s| {
             Box::pin(async move {
@@ -293,6 +351,44 @@ pub const ALL: &[Case] = &[
                 ]
             })
         },
-        &["one wins: true", "the payer agrees: true", "the state agrees: true", "OK"],
+        &[
+            "one wins: true",
+            "the payer agrees: true",
+            "the state agrees: true",
+            "OK",
+        ],
     ),
 ];
+
+/// With no other HTLC in the channel.
+pub const FULL: &[Case] = &[case(
+    "the channel is full of HTLCs: one more fails, a cancel makes room",
+    |s| {
+        Box::pin(async move {
+            let mut fit = 0;
+            for n in 1..=u8::try_from(MAX_HTLCS).expect("few") + 1 {
+                let request = s.add(n).await;
+                let sent = s.send(n, &request, WHOLE).await;
+                if sent != "in flight" {
+                    let told = vec![sent, s.look(n).await, s.cancel(1).await, s.payer(1).await];
+                    let again = s.send(n, &request, WHOLE).await;
+                    for held in 2..=n {
+                        s.cancel(held).await;
+                        s.payer(held).await;
+                    }
+                    return [told, vec![again, named("fit", fit)]].concat();
+                }
+                fit += 1;
+            }
+            vec!["it is never full".to_owned()]
+        })
+    },
+    &[
+        "TEMPORARY_CHANNEL_FAILURE",
+        "OPEN paid 0",
+        "OK",
+        "INCORRECT_PAYMENT_DETAILS",
+        "in flight",
+        "fit: 8",
+    ],
+)];

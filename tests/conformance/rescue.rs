@@ -2,7 +2,11 @@
 
 use super::{Case, Ending, Share, case};
 
-const WHOLE: Share = Share { total_msat: 1_000_000, of: 1, cltv: 40 };
+const WHOLE: Share = Share {
+    total_msat: 1_000_000,
+    of: 1,
+    cltv: 40,
+};
 
 /// The channel is used on and stays open.
 pub const OPEN_CHANNEL: &[Case] = &[

@@ -97,7 +97,11 @@ pub const ALL: &[Case] = &[
         |s| {
             Box::pin(async move {
                 let request = s.add(1).await;
-                let half = Share { total_msat: 1_000_000, of: 2, cltv: 80 };
+                let half = Share {
+                    total_msat: 1_000_000,
+                    of: 2,
+                    cltv: 80,
+                };
                 s.send(1, &request, half).await;
                 s.world.end(Ending::Clean).await;
                 s.world.start_locked().await;

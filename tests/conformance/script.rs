@@ -226,10 +226,10 @@ impl<'a> Script<'a> {
         self.world.send(payment_request, share).await;
         let look = async || {
             let sent = self.world.sent(self.hash(n)).await;
-            let last = sent.get(before).cloned().unwrap_or_else(|| "not sent".to_owned());
+            let last = sent.get(before).expect("it was sent").clone();
             let arrived = self.invoice(n).await.htlcs.len() > known;
-            if last == "not sent" || (last == "in flight" && !arrived) {
-                Err(last)
+            if last == "in flight" && !arrived {
+                Err("on its way".to_owned())
             } else {
                 Ok(last)
             }

@@ -118,10 +118,11 @@ impl World for Sim {
     }
 
     async fn end(&self, how: Ending) {
-        if how == Ending::Clean {
-            self.handle.inject(Fault::DropStreams { error: None }).expect("a fault");
+        match how {
+            // What streams are told is still on its way: they are cut when the node starts again.
+            Ending::Clean => self.handle.inject(Fault::DropStreams { error: None }).expect("a fault"),
+            Ending::Killed => self.to(WalletState::WaitingToStart),
         }
-        self.to(WalletState::WaitingToStart);
     }
 
     async fn start_locked(&self) {
@@ -137,6 +138,7 @@ impl World for Sim {
     }
 
     async fn rpc_active(&self, blocks: u32) {
+        self.to(WalletState::WaitingToStart);
         self.mine(blocks).await;
         self.to(WalletState::RpcActive);
     }

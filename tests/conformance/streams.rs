@@ -40,7 +40,11 @@ pub const QUIET: &[Case] = &[
                 let request = s.add(1).await;
                 let (mut one, mut two) = (s.watch(1).await, s.watch(1).await);
                 let mut all = vec![s.next(&mut one).await, s.next(&mut two).await];
-                let half = Share { total_msat: 1_000_000, of: 2, cltv: 80 };
+                let half = Share {
+                    total_msat: 1_000_000,
+                    of: 2,
+                    cltv: 80,
+                };
                 s.send(1, &request, half).await;
                 s.send(1, &request, half).await;
                 s.cancel(1).await;
@@ -122,7 +126,10 @@ pub const QUIET: &[Case] = &[
         |s| {
             Box::pin(async move {
                 let height = s.world.height().await;
-                let request = BlockEpoch { hash: Vec::new(), height: 0 };
+                let request = BlockEpoch {
+                    hash: Vec::new(),
+                    height: 0,
+                };
                 let mut blocks = timed(s.chain().await.register_block_epoch_ntfn(request))
                     .await
                     .expect("an answer")
@@ -130,7 +137,11 @@ pub const QUIET: &[Case] = &[
                 let mut all = Vec::new();
                 let mut next = async || {
                     let block = timed(blocks.message()).await.expect("a message").expect("no end");
-                    format!("+{}, hash of {}", i64::from(block.height) - i64::from(height), block.hash.len())
+                    format!(
+                        "+{}, hash of {}",
+                        i64::from(block.height) - i64::from(height),
+                        block.hash.len()
+                    )
                 };
                 all.push(next().await);
                 s.world.mine(3).await;
@@ -156,7 +167,7 @@ pub const ENDS: &[Case] = &[
                 all
             })
         },
-        &["?"],
+        &["end: OK", "end: OK", "end: OK", "Unknown: chain notifier shutting down"],
     ),
     case(
         "LND is killed under streams: OPEN, ACCEPTED, unknown, blocks",
@@ -168,7 +179,12 @@ pub const ENDS: &[Case] = &[
                 all
             })
         },
-        &["?"],
+        &[
+            "end: Unknown: h2 protocol error: error reading a body from connection",
+            "end: Unknown: h2 protocol error: error reading a body from connection",
+            "end: Unknown: transport error",
+            "Unknown: h2 protocol error: error reading a body from connection",
+        ],
     ),
 ];
 
@@ -180,8 +196,17 @@ async fn ends(s: &super::Script<'_>, how: Ending) -> Vec<String> {
         s.next(watch).await;
     }
     let mut unknown = s.watch(3).await;
-    let request = BlockEpoch { hash: Vec::new(), height: 0 };
-    let mut blocks = s.chain().await.register_block_epoch_ntfn(request).await.expect("an answer").into_inner();
+    let request = BlockEpoch {
+        hash: Vec::new(),
+        height: 0,
+    };
+    let mut blocks = s
+        .chain()
+        .await
+        .register_block_epoch_ntfn(request)
+        .await
+        .expect("an answer")
+        .into_inner();
     timed(blocks.message()).await.expect("a first block");
     s.info().await.expect("an answer");
     s.world.end(how).await;

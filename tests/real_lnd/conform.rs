@@ -1,12 +1,16 @@
 //! The real LND as a world of the conformance table, and the table's run on both nodes.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tellerd::proto::lnrpc::WalletState;
 use tellerd::proto::lnrpc::htlc_attempt::HtlcStatus;
+use tellerd::proto::lnrpc::{HtlcAttempt, WalletState};
 use tokio::sync::RwLock;
+use tokio::task::JoinHandle;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::conformance::{Case, Ending, Share, Sim, World, calls, payments, rescue, restarts, run, streams};
@@ -20,22 +24,67 @@ pub const GROUP: Group = Group {
     merchant: &["--store-final-htlc-resolutions", "--default-remote-max-htlcs=8"],
     tests: &[
         test("calls", |net| {
-            Box::pin(both(net, &[calls::EMPTY, calls::ADDS, calls::STATES, calls::NODE]))
+            Box::pin(both(
+                net,
+                &[calls::EMPTY, calls::ADDS, calls::STATES, calls::NODE, payments::FULL],
+            ))
         }),
-        test("payments_and_streams", |net| Box::pin(both(net, &[payments::ALL, streams::QUIET]))),
+        test("payments_and_streams", |net| {
+            Box::pin(both(net, &[payments::ALL, streams::QUIET]))
+        }),
         test("restarts", |net| Box::pin(both(net, &[streams::ENDS, restarts::ALL]))),
         test("rescue", |net| Box::pin(both(net, &[rescue::OPEN_CHANNEL]))),
     ],
 };
 
 /// The merchant's node of a network.
-struct Real<'a>(RwLock<&'a mut Net>);
+struct Real<'a> {
+    net: RwLock<&'a mut Net>,
+    sent: RefCell<Vec<Sent>>,
+}
+
+/// One HTLC of the payer's: its hash, and what became of it.
+struct Sent([u8; 32], Fate);
+
+enum Fate {
+    /// The payer's node has not answered.
+    Pending(JoinHandle<Result<HtlcAttempt, Status>>),
+    /// It has.
+    Known(String),
+    /// The payer's node ended before it answered: it has to be asked.
+    Lost,
+}
+
+impl Fate {
+    fn look(&mut self) {
+        if let Self::Pending(call) = self
+            && let Some(answer) = call.now_or_never()
+        {
+            *self = match answer.expect("the call does not panic") {
+                Ok(htlc) => Self::Known(fate(&htlc)),
+                Err(_) => Self::Lost,
+            };
+        }
+    }
+}
+
+/// `in flight`, `settled`, or the failure.
+fn fate(htlc: &HtlcAttempt) -> String {
+    match htlc.status() {
+        HtlcStatus::InFlight => "in flight".to_owned(),
+        HtlcStatus::Succeeded => "settled".to_owned(),
+        HtlcStatus::Failed => failure(htlc.failure.as_ref().map_or(0, |failure| failure.code)),
+    }
+}
 
 /// Runs the cases on both nodes, prints the table, and fails when one told something unexpected.
 async fn both(net: &mut Net, sets: &[&[Case]]) {
     let version = net.merchant.info().await.expect("the merchant's node answers").version;
     let line = if version.starts_with("0.20") { "0.20" } else { "0.21" };
-    let real = Real(RwLock::new(net));
+    let real = Real {
+        net: RwLock::new(net),
+        sent: RefCell::default(),
+    };
     let numbered: Vec<(u16, &Case)> = (1..).zip(sets.iter().copied().flatten()).collect();
     let slow = numbered.iter().filter(|(_, case)| case.slow);
     let slow = join_all(slow.map(async |(number, case)| (*number, run(case, &real, *number).await)));
@@ -94,11 +143,11 @@ impl World for Real<'_> {
     }
 
     async fn channel(&self) -> Option<Channel> {
-        self.0.read().await.merchant.channel().await.ok()
+        self.net.read().await.merchant.channel().await.ok()
     }
 
     async fn macaroon(&self, file: &str) -> Vec<u8> {
-        std::fs::read(self.0.read().await.merchant.macaroons().join(file)).expect("a macaroon")
+        std::fs::read(self.net.read().await.merchant.macaroons().join(file)).expect("a macaroon")
     }
 
     async fn send(&self, payment_request: &str, share: Share) {
@@ -107,29 +156,36 @@ impl World for Real<'_> {
             total_msat: share.total_msat,
             cltv: share.cltv,
         };
-        let net = self.0.read().await;
-        // What becomes of it is asked of the payer's node.
-        drop(net.send_part(&Bill::read(payment_request), part).await);
+        let net = self.net.read().await;
+        let bill = Bill::read(payment_request);
+        let call = net.send_part(&bill, part).await;
+        self.sent.borrow_mut().push(Sent(bill.hash, Fate::Pending(call)));
     }
 
     async fn sent(&self, hash: [u8; 32]) -> Vec<String> {
-        let Some(payment) = self.0.read().await.payment(hash).await else {
-            return Vec::new();
-        };
-        let told = payment.htlcs.iter().map(|htlc| match htlc.status() {
-            HtlcStatus::InFlight => "in flight".to_owned(),
-            HtlcStatus::Succeeded => "settled".to_owned(),
-            HtlcStatus::Failed => failure(htlc.failure.as_ref().map_or(0, |failure| failure.code)),
-        });
-        told.collect()
+        let mut known = Vec::new();
+        let mut lost = false;
+        for Sent(_, fate) in self.sent.borrow_mut().iter_mut().filter(|sent| sent.0 == hash) {
+            fate.look();
+            lost |= matches!(fate, Fate::Lost);
+            known.push(match fate {
+                Fate::Known(fate) => fate.clone(),
+                _ => "in flight".to_owned(),
+            });
+        }
+        if !lost {
+            return known;
+        }
+        let payment = self.net.read().await.payment(hash).await;
+        payment.map_or(known, |payment| payment.htlcs.iter().map(fate).collect())
     }
 
     async fn mine(&self, blocks: u32) {
-        self.0.read().await.mine(blocks).await;
+        self.net.read().await.mine(blocks).await;
     }
 
     async fn height(&self) -> u32 {
-        self.0.read().await.chain.height().await
+        self.net.read().await.chain.height().await
     }
 
     async fn pass(&self, time: Duration) {
@@ -137,7 +193,7 @@ impl World for Real<'_> {
     }
 
     async fn end(&self, how: Ending) {
-        let mut net = self.0.write().await;
+        let mut net = self.net.write().await;
         match how {
             Ending::Clean => net.merchant.stop().await,
             Ending::Killed => net.merchant.kill(),
@@ -145,22 +201,22 @@ impl World for Real<'_> {
     }
 
     async fn start_locked(&self) {
-        self.0.write().await.merchant.start_locked();
+        self.net.write().await.merchant.start_locked();
     }
 
     async fn unlock(&self) {
-        self.0.read().await.merchant.unlock().await;
+        self.net.read().await.merchant.unlock().await;
     }
 
     async fn ready(&self) {
-        let net = self.0.read().await;
+        let net = self.net.read().await;
         net.synced().await;
         net.reconnect().await;
         net.lane_is_up().await;
     }
 
     async fn rpc_active(&self, blocks: u32) {
-        let mut net = self.0.write().await;
+        let mut net = self.net.write().await;
         net.chain.generate(blocks).await;
         net.merchant.start();
         net.merchant.reaches(WalletState::RpcActive).await;
@@ -168,15 +224,15 @@ impl World for Real<'_> {
     }
 
     async fn go_on(&self) {
-        self.0.read().await.chain.resume();
+        self.net.read().await.chain.resume();
     }
 
     async fn payer_stops(&self) {
-        self.0.write().await.customer.stop().await;
+        self.net.write().await.customer.stop().await;
     }
 
     async fn payer_starts(&self) {
-        self.0.write().await.customer.start();
+        self.net.write().await.customer.start();
         self.ready().await;
     }
 }

@@ -2,6 +2,8 @@
 
 mod architecture;
 mod clients;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod crash;
 mod crash_audit;
 mod daemon;
@@ -24,6 +26,7 @@ mod nostr_service;
 mod nostr_site;
 mod rig;
 mod sim_lnd;
+mod sim_lnd_conformance;
 mod sim_lnd_faults;
 mod sim_lnd_kill;
 mod simulate;

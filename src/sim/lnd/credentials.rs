@@ -14,8 +14,8 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256,
 };
 
-use super::SimError;
 use super::log::{LogError, replace};
+use super::{SimError, macaroon};
 
 /// The certificate, PEM.
 pub const TLS_CERT: &str = "tls.cert";
@@ -51,8 +51,8 @@ impl Credentials {
         Ok(Self {
             cert_pem: text(dir, TLS_CERT, || Ok(String::new()))?,
             key_pem: text(dir, TLS_KEY, || Ok(String::new()))?,
-            admin: bytes(dir, ADMIN_MACAROON, || macaroon("admin"))?,
-            readonly: bytes(dir, READONLY_MACAROON, || macaroon("readonly"))?,
+            admin: bytes(dir, ADMIN_MACAROON, || macaroon::make("admin"))?,
+            readonly: bytes(dir, READONLY_MACAROON, || macaroon::make("readonly"))?,
             node_key,
         })
     }
@@ -85,19 +85,6 @@ fn certificate() -> Result<(String, String), SimError> {
     params.not_after = (SystemTime::now() + DAY * 14 * 30).into();
     let cert = params.self_signed(&key)?;
     Ok((cert.pem(), key.serialize_pem()))
-}
-
-/// Looks like a macaroon of version 2: location, identifier, end of header, end of caveats, signature.
-fn macaroon(role: &str) -> Result<Vec<u8>, SimError> {
-    let identifier = [random::<16>()?.as_slice(), role.as_bytes()].concat();
-    let mut bytes = vec![2];
-    for (kind, field) in [(1, b"lnd".as_slice()), (2, &identifier)] {
-        bytes.extend([kind, u8::try_from(field.len()).unwrap_or(u8::MAX)]);
-        bytes.extend(field);
-    }
-    bytes.extend([0, 0, 6, 32]);
-    bytes.extend(random::<32>()?);
-    Ok(bytes)
 }
 
 fn bytes(dir: &Path, name: &str, make: impl FnOnce() -> Result<Vec<u8>, SimError>) -> Result<Vec<u8>, SimError> {

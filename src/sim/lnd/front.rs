@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::connections::ConnectionId;
 use super::engine::{Engine, Subscription};
+use super::macaroon;
 use crate::proto::lnrpc::WalletState;
 
 /// What a macaroon must allow.
@@ -78,7 +79,7 @@ impl Engine {
         let (Some(value), 1) = (values.next(), count) else {
             return Err(Status::unknown(format!("expected 1 macaroon, got {count}")));
         };
-        let macaroon = hex::decode(value.as_bytes()).map_err(|err| Status::unknown(format!("encoding/hex: {err}")))?;
+        let macaroon = macaroon::read(value.as_bytes()).map_err(Status::unknown)?;
         if macaroon == self.credentials.admin {
             return Ok(());
         }
@@ -172,7 +173,8 @@ impl Engine {
         let mut answers = items.map(move |item| item.map(&convert)).boxed();
         Ok(Response::new(match answers.next().await {
             Some(first) => stream::once(async move { first }).chain(answers).boxed(),
-            None => answers,
+            // What has ended is not asked again.
+            None => stream::empty().boxed(),
         }))
     }
 

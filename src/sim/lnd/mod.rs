@@ -17,6 +17,7 @@ mod faults;
 mod front;
 mod handle;
 mod log;
+mod macaroon;
 pub mod node;
 mod serve;
 mod services;
@@ -151,10 +152,9 @@ pub enum SimError {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let code = if refusal == Refusal::NotFound {
-            Code::NotFound
-        } else {
-            Code::Unknown
+        let code = match refusal {
+            Refusal::NotFound | Refusal::NoInvoices => Code::NotFound,
+            _ => Code::Unknown,
         };
         Self::new(code, refusal.to_string())
     }

@@ -72,7 +72,6 @@ impl Invoices for Services {
                 value_msat: query.value_msat,
                 expiry: query.expiry,
                 cltv_expiry: query.cltv_expiry,
-                private: query.private,
             })?;
             Ok(AddHoldInvoiceResp {
                 payment_addr: convert::bytes(&record.payment_addr),

@@ -7,8 +7,6 @@ use crate::time::UnixMs;
 
 /// How long a part of an incomplete set is held.
 const MPP_TIMEOUT_MS: u64 = 120_000;
-/// LND's own lower bound for the blocks left to an HTLC when it arrives.
-const MIN_FINAL_CLTV: u32 = 19;
 
 /// One HTLC on its way to the node.
 struct Offer<'a> {
@@ -97,7 +95,9 @@ impl Node {
             state: HtlcState::Accepted,
         });
         self.changes.invoices.insert(hash);
-        if record.held_msat() >= offer.order.amount_msat {
+        let held_msat = record.held_msat();
+        if held_msat >= offer.order.amount_msat {
+            record.paid_msat = held_msat;
             let lowest = record.lowest_expiry_height().unwrap_or(offer.expiry_height);
             let cancel_from = lowest.saturating_sub(self.options.hold_expiry_delta);
             self.heights.insert((cancel_from, hash));
@@ -185,7 +185,7 @@ fn check(record: &InvoiceRecord, offer: &Offer, height: u32) -> Result<(), FailR
     if offer.order.amount_msat < record.value_msat {
         return Err(FailReason::AmountTooLow);
     }
-    if offer.expiry_height < height.saturating_add(record.cltv_expiry.max(MIN_FINAL_CLTV)) {
+    if offer.expiry_height < height.saturating_add(record.cltv_expiry) {
         return Err(FailReason::ExpiryTooSoon);
     }
     let mut held = record.htlcs.iter().filter(|htlc| htlc.state == HtlcState::Accepted);

@@ -182,7 +182,14 @@ impl Node {
 
     /// LookupInvoice.
     pub fn lookup(&self, hash: &[u8]) -> Result<&InvoiceRecord, Refusal> {
-        let hash = hash_of(hash).map_err(|_| Refusal::LookupHashLength(hash.len()))?;
+        let hash = match hash.len() {
+            // LND takes nothing for a hash of zeros.
+            0 => PaymentHash([0; 32]),
+            other => hash_of(hash).map_err(|_| Refusal::LookupHashLength(other))?,
+        };
+        if self.invoices.is_empty() {
+            return Err(Refusal::NoInvoices);
+        }
         self.invoices.get(&hash).ok_or(Refusal::NotFound)
     }
 

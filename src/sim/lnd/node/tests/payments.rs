@@ -55,7 +55,7 @@ fn a_set_stays_open_until_complete_and_each_part_has_its_timer() {
     node.settle(&preimage(1), at(501)).unwrap();
     assert_eq!(status(&node, second), PaymentStatus::Succeeded);
     assert_eq!(status(&node, third), PaymentStatus::Succeeded);
-    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat(), 1_000_000);
+    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat, 1_000_000);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn overpayment_has_no_bound_and_is_settled_in_full() {
         },
     );
     node.settle(&preimage(1), START).unwrap();
-    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat(), 5_000_000);
+    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat, 5_000_000);
     assert_eq!(node.payment(id).unwrap().money().settled_msat, 5_000_000);
     assert_eq!(
         node.payment(id).unwrap().preimage,

@@ -123,7 +123,7 @@ fn check(node: &Node) {
             assert!(!record.state.is_final(), "a final invoice holds nothing");
         }
         if matches!(record.state, InvoiceState::Accepted | InvoiceState::Settled) {
-            assert!(record.paid_msat() >= record.value_msat);
+            assert!(record.paid_msat >= record.value_msat);
         }
         assert_eq!(record.preimage.is_some(), record.state == InvoiceState::Settled);
     }
