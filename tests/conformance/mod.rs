@@ -77,10 +77,15 @@ pub trait World {
     async fn unlock(&self);
     /// Returns once the node is fully started and the payer can send.
     async fn ready(&self);
-    /// The node comes up and stays in RPC_ACTIVE, having seen no block since its end; `blocks` are found meanwhile.
-    async fn rpc_active(&self, blocks: u32);
+    /// After its end: `blocks` are found, the node comes up and stays in RPC_ACTIVE. What GetInfo tells there of
+    /// `synced_to_chain`.
+    async fn rpc_active(&self, blocks: u32) -> bool;
     /// It goes on from there.
     async fn go_on(&self);
+    /// Finds blocks while the node is down; returns once the payer has seen them.
+    async fn mine_alone(&self, blocks: u32);
+    /// Finds blocks, a few at a time, until the payer has nothing in flight; returns also when that takes too many.
+    async fn confirm(&self);
     /// The payer's node ends, when it is a node.
     async fn payer_stops(&self);
     /// And comes back; returns when it is connected.

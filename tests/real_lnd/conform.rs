@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tellerd::proto::lnrpc::htlc_attempt::HtlcStatus;
-use tellerd::proto::lnrpc::{HtlcAttempt, WalletState};
+use tellerd::proto::lnrpc::state_client::StateClient;
+use tellerd::proto::lnrpc::{HtlcAttempt, SubscribeStateRequest, WalletState};
 use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -15,8 +16,8 @@ use tonic::transport::Channel;
 
 use crate::conformance::{Case, Ending, Share, Sim, World, calls, payments, rescue, restarts, run, streams};
 use crate::harness::{Group, test};
-use crate::rig::Net;
 use crate::rig::payer::{Bill, Part};
+use crate::rig::{Net, breath};
 
 /// These tests.
 pub const GROUP: Group = Group {
@@ -35,6 +36,20 @@ pub const GROUP: Group = Group {
         test("restarts", |net| Box::pin(both(net, &[streams::ENDS, restarts::ALL]))),
         test("rescue", |net| Box::pin(both(net, &[rescue::OPEN_CHANNEL]))),
     ],
+};
+
+/// A channel that is closed by the test.
+pub const CLAIM: Group = Group {
+    name: "conformance_claim",
+    merchant: GROUP.merchant,
+    tests: &[test("claim", |net| Box::pin(both(net, &[rescue::CLAIM])))],
+};
+
+/// And another.
+pub const LATE: Group = Group {
+    name: "conformance_late",
+    merchant: GROUP.merchant,
+    tests: &[test("late", |net| Box::pin(both(net, &[rescue::LATE])))],
 };
 
 /// The merchant's node of a network.
@@ -136,6 +151,17 @@ fn failure(code: u32) -> String {
     }
 }
 
+impl Real<'_> {
+    /// An HTLC of the payer's is in flight.
+    fn busy(&self) -> bool {
+        let mut sent = self.sent.borrow_mut();
+        sent.iter_mut().any(|sent| {
+            sent.1.look();
+            matches!(sent.1, Fate::Pending(_))
+        })
+    }
+}
+
 #[async_trait(?Send)]
 impl World for Real<'_> {
     fn name(&self) -> &'static str {
@@ -215,16 +241,49 @@ impl World for Real<'_> {
         net.lane_is_up().await;
     }
 
-    async fn rpc_active(&self, blocks: u32) {
+    async fn rpc_active(&self, blocks: u32) -> bool {
         let mut net = self.net.write().await;
         net.chain.generate(blocks).await;
-        net.merchant.start();
-        net.merchant.reaches(WalletState::RpcActive).await;
+        net.merchant.start_locked();
+        net.merchant.reaches(WalletState::Locked).await;
+        let channel = net.merchant.channel().await.expect("lnd answers");
+        let states = StateClient::new(channel)
+            .subscribe_state(SubscribeStateRequest {})
+            .await;
+        let mut states = states.expect("states").into_inner();
+        net.merchant.unlock().await;
+        while states.message().await.expect("a state").expect("no end").state() != WalletState::RpcActive {}
+        // It looks once a second whether its wallet has caught up with the blocks; GetInfo asks btcd too.
+        let info = net.merchant.info().await.expect("the merchant's node answers");
         net.chain.pause();
+        info.synced_to_chain
     }
 
     async fn go_on(&self) {
-        self.net.read().await.chain.resume();
+        let net = self.net.read().await;
+        let state = net.merchant.state().await;
+        net.chain.resume();
+        assert_eq!(state, Some(WalletState::RpcActive), "btcd was stopped too late");
+    }
+
+    async fn mine_alone(&self, blocks: u32) {
+        self.mine(blocks).await;
+    }
+
+    async fn confirm(&self) {
+        for _ in 0..30 {
+            self.mine(1).await;
+            if !self.busy() {
+                return;
+            }
+            // The nodes need a moment for their next transaction, which the next block is to hold.
+            for _ in 0..20 {
+                if self.net.read().await.chain.has_transactions().await {
+                    break;
+                }
+                breath().await;
+            }
+        }
     }
 
     async fn payer_stops(&self) {

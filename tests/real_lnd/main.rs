@@ -17,5 +17,5 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP, conform::GROUP])
+    harness::run(&[bring_up::GROUP, conform::GROUP, conform::CLAIM, conform::LATE])
 }

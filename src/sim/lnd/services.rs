@@ -140,7 +140,8 @@ fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
         num_peers: 1,
         block_height: height,
         block_hash: hex::encode(block_hash(height)),
-        synced_to_chain: true,
+        // LND starts its server once it is.
+        synced_to_chain: *engine.state.borrow() == lnrpc::WalletState::ServerActive,
         best_header_timestamp: i64::try_from(engine.now().as_secs()).unwrap_or(i64::MAX),
         version: VERSION.into(),
         num_inactive_channels: 0,
@@ -165,7 +166,15 @@ impl ChainNotifier for Services {
         &self,
         request: Request<BlockEpoch>,
     ) -> Result<Response<Self::RegisterBlockEpochNtfnStream>, Status> {
-        let subscribe = |engine: &Engine, _| Ok(engine.watch_blocks()?);
+        let subscribe = |engine: &Engine, _| {
+            if *engine.state.borrow() == lnrpc::WalletState::ServerActive {
+                Ok(engine.watch_blocks()?)
+            } else {
+                Err(Status::unavailable(
+                    "chain notifier RPC is still in the process of starting",
+                ))
+            }
+        };
         let convert = |height| BlockEpoch {
             hash: block_hash(height),
             height,
