@@ -110,11 +110,8 @@ impl<'a> Script<'a> {
     }
 
     pub async fn try_add(&self, request: AddHoldInvoiceRequest) -> Result<AddHoldInvoiceResp, Status> {
-        self.invoices()
-            .await
-            .add_hold_invoice(request)
-            .await
-            .map(Response::into_inner)
+        let mut client = self.invoices().await;
+        timed(client.add_hold_invoice(request)).await.map(Response::into_inner)
     }
 
     /// AddHoldInvoice with a change of the usual request.

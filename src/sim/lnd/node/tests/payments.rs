@@ -86,7 +86,7 @@ fn htlcs_are_refused_for_lnds_reasons() {
 }
 
 #[test]
-fn a_low_final_delta_of_the_invoice_is_raised_to_lnds_own() {
+fn an_htlc_must_leave_the_invoices_own_final_delta() {
     let mut node = node();
     try_add(
         &mut node,
