@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bring_up;
+mod check;
 mod conform;
 #[path = "../conformance/mod.rs"]
 mod conformance;
@@ -17,5 +18,11 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP, conform::GROUP, conform::CLAIM, conform::LATE])
+    harness::run(&[
+        bring_up::GROUP,
+        check::GROUP,
+        conform::GROUP,
+        conform::CLAIM,
+        conform::LATE,
+    ])
 }

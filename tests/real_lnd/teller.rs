@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tellerd::api::{AtmView, CashOutList, CashOutView, StartCashOut};
 use tellerd::hardware::puloon::emulator::What;
 use tellerd::ids::CashOutId;
-use tellerd::money::Minor;
+use tellerd::money::{Funds, Minor};
 
 use crate::rig::{Net, until};
 use crate::site::{Daemon, Lnd, Machine, Site};
@@ -67,6 +67,16 @@ impl Teller {
         self.seen(&format!("{id} is one of {states:?}"), async || {
             let view: CashOutView = self.daemon.get(&path).await?;
             states.contains(&view.state.as_str()).then_some(view)
+        })
+        .await
+    }
+
+    /// Returns once it is known that this became of the settled money.
+    pub async fn funds_are(&self, id: CashOutId, funds: Funds) -> CashOutView {
+        let path = format!("/v1/cashouts/{id}");
+        self.seen(&format!("the funds of {id} are {funds:?}"), async || {
+            let view: CashOutView = self.daemon.get(&path).await?;
+            (view.funds == Some(funds)).then_some(view)
         })
         .await
     }

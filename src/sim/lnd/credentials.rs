@@ -14,8 +14,10 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256,
 };
 
+use super::SimError;
 use super::log::{LogError, replace};
-use super::{SimError, macaroon};
+use super::macaroon::{bake, conditions, hold};
+use crate::time::UnixMs;
 
 /// The certificate, PEM.
 pub const TLS_CERT: &str = "tls.cert";
@@ -25,16 +27,25 @@ pub const TLS_KEY: &str = "tls.key";
 pub const ADMIN_MACAROON: &str = "admin.macaroon";
 /// Grants reading, binary.
 pub const READONLY_MACAROON: &str = "readonly.macaroon";
+/// Grants what tellerd's macaroon grants, see docs/LND.md; binary.
+pub const TELLERD_MACAROON: &str = "tellerd.macaroon";
 const NODE_KEY: &str = "node.key";
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Whom a macaroon was baked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Admin,
+    ReadOnly,
+    Tellerd,
+}
 
 /// What the files hold.
 pub(super) struct Credentials {
     pub cert_pem: String,
     pub key_pem: String,
-    pub admin: Vec<u8>,
-    pub readonly: Vec<u8>,
+    macaroons: [(Role, Vec<u8>); 3],
     pub node_key: SecretKey,
 }
 
@@ -51,10 +62,24 @@ impl Credentials {
         Ok(Self {
             cert_pem: text(dir, TLS_CERT, || Ok(String::new()))?,
             key_pem: text(dir, TLS_KEY, || Ok(String::new()))?,
-            admin: bytes(dir, ADMIN_MACAROON, || macaroon::make("admin"))?,
-            readonly: bytes(dir, READONLY_MACAROON, || macaroon::make("readonly"))?,
+            macaroons: [
+                (Role::Admin, bytes(dir, ADMIN_MACAROON, || bake("admin"))?),
+                (Role::ReadOnly, bytes(dir, READONLY_MACAROON, || bake("readonly"))?),
+                (Role::Tellerd, bytes(dir, TELLERD_MACAROON, || bake("tellerd"))?),
+            ],
             node_key,
         })
+    }
+
+    /// Whose macaroon this is, when all conditions in it hold; else LND's words.
+    pub fn role(&self, presented: &[u8], now: UnixMs) -> Result<Role, String> {
+        let found = self
+            .macaroons
+            .iter()
+            .find_map(|(role, baked)| Some((*role, conditions(baked, presented)?)));
+        let (role, conditions) = found.ok_or("verification failed: signature mismatch after caveat verification")?;
+        conditions.iter().try_for_each(|condition| hold(condition, now))?;
+        Ok(role)
     }
 }
 

@@ -1,126 +1,93 @@
-//! The simulated LND's macaroons: made once, and read as LND reads what a caller sends, with its words for each fault.
+//! Macaroons of version 2: makes them, and reads the conditions that a client added to one.
 //!
-//! Called by [`super::credentials`] and [`super::front`]. Must stay true: what passes here has the shape of a macaroon
-//! of version 2; whether it is one of the node's is decided by comparing bytes. Source: macaroon.v2 v2.0.0,
-//! `marshal-v2.go` and `packet-v2.go`, for the format and the texts.
+//! Called by the credentials and by [`super::front`] at each call. Must stay true: only who has a macaroon can narrow it, and
+//! nobody can widen it. Source: the binary format and the chain of HMACs of gopkg.in/macaroon.v2; the words of lnd
+//! v0.21.2-beta, seen at a running node. Of LND's conditions only `time-before` is known.
+
+use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 
 use super::SimError;
 use super::credentials::random;
+use super::macaroon_format::BAKERY;
+use crate::time::UnixMs;
 
-const VERSION: u8 = 2;
-/// The first byte of an identifier: the bakery's version 3.
-const BAKERY: u8 = 3;
-const LOCATION: u8 = 1;
-const IDENTIFIER: u8 = 2;
-const SIGNATURE: u8 = 6;
-const SIGNATURE_BYTES: usize = 32;
+/// The end of all fields, then the signature's type and length.
+const TAIL: [u8; 3] = [0, 6, 32];
 
-/// A new macaroon that no key has signed: location, identifier, no caveats, random bytes as its signature.
-pub(super) fn make(role: &str) -> Result<Vec<u8>, SimError> {
+/// A macaroon with nothing in it but who it is for.
+pub(super) fn bake(role: &str) -> Result<Vec<u8>, SimError> {
     let identifier = [&[BAKERY], random::<16>()?.as_slice(), role.as_bytes()].concat();
-    let mut bytes = vec![VERSION];
-    for (kind, field) in [(LOCATION, b"lnd".as_slice()), (IDENTIFIER, &identifier)] {
+    let mut bytes = vec![2];
+    for (kind, field) in [(1, b"lnd".as_slice()), (2, &identifier)] {
         bytes.extend([kind, u8::try_from(field.len()).unwrap_or(u8::MAX)]);
         bytes.extend(field);
     }
-    bytes.extend([0, 0, SIGNATURE, 32]);
-    bytes.extend(random::<SIGNATURE_BYTES>()?);
+    bytes.push(0);
+    bytes.extend(TAIL);
+    bytes.extend(random::<32>()?);
     Ok(bytes)
 }
 
-/// The bytes of a macaroon sent as `text`, or LND's words about it.
-pub(super) fn read(text: &[u8]) -> Result<Vec<u8>, String> {
-    let bytes = from_hex(text)?;
-    match bytes.first() {
-        None => Err("empty macaroon data".to_owned()),
-        Some(&VERSION) => match shape(&bytes) {
-            Ok([BAKERY, ..]) => Ok(bytes),
-            Ok(_) => Err("invalid ID".to_owned()),
-            Err(why) => Err(format!("unmarshal v2: {why}")),
-        },
-        Some(_) => Err("cannot determine data format of binary-encoded macaroon".to_owned()),
+/// The conditions in `presented`, when it was made from `baked`.
+pub(super) fn conditions(baked: &[u8], presented: &[u8]) -> Option<Vec<String>> {
+    let (fields, signature) = split(baked)?;
+    let (rest, presented_signature) = split(presented)?;
+    let mut rest = rest.strip_prefix(fields)?;
+    let mut signature = signature.to_vec();
+    let mut conditions = Vec::new();
+    while let [2, length, more @ ..] = rest {
+        let (condition, more) = more.split_at_checked(usize::from(*length))?;
+        rest = more.strip_prefix(&[0])?;
+        let mut engine = HmacEngine::<sha256::Hash>::new(&signature);
+        engine.input(condition);
+        signature = Hmac::<sha256::Hash>::from_engine(engine).to_byte_array().to_vec();
+        conditions.push(String::from_utf8_lossy(condition).into_owned());
     }
+    (rest.is_empty() && signature == presented_signature).then_some(conditions)
 }
 
-/// Pairs of digits, as Go reads them: the first that is none is named, then a last one alone.
-fn from_hex(text: &[u8]) -> Result<Vec<u8>, String> {
-    if let Some(byte) = text.iter().find(|byte| !byte.is_ascii_hexdigit()) {
-        return Err(format!(
-            "encoding/hex: invalid byte: U+{byte:04X} '{}'",
-            char::from(*byte)
-        ));
-    }
-    hex::decode(text).map_err(|_| "encoding/hex: odd length hex string".to_owned())
+/// What comes before the tail, and the signature.
+fn split(macaroon: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, signature) = macaroon.split_at_checked(macaroon.len().checked_sub(32)?)?;
+    Some((head.strip_suffix(&TAIL)?, signature))
 }
 
-/// A field's kind and data; kind 0 ends a section.
-type Field<'a> = (u8, &'a [u8]);
-
-/// The identifier, when `bytes` are well formed.
-fn shape(bytes: &[u8]) -> Result<&[u8], &'static str> {
-    let mut rest = bytes.get(1..).unwrap_or_default();
-    let header = section(&mut rest)?;
-    let fields = match header.as_slice() {
-        [(LOCATION, _), fields @ ..] => fields,
-        fields => fields,
+/// LND's words when `condition` does not hold.
+pub(super) fn hold(condition: &str, now: UnixMs) -> Result<(), String> {
+    let refused = |why: &str| Err(format!("caveat \"{condition}\" not satisfied: {why}"));
+    let Some(("time-before", instant)) = condition.split_once(' ') else {
+        return refused("caveat not recognized");
     };
-    let [(IDENTIFIER, identifier)] = fields else {
-        return Err("invalid macaroon header");
-    };
-    while !section(&mut rest)?.is_empty() {}
-    match field(&mut rest)? {
-        (SIGNATURE, data) if data.len() == SIGNATURE_BYTES => Ok(identifier),
-        (SIGNATURE, _) => Err("signature has unexpected length"),
-        _ => Err("unexpected field found instead of signature"),
+    match seconds(instant) {
+        None => refused("it is not a time"),
+        Some(instant) if now.as_secs() >= instant => refused("macaroon has expired"),
+        Some(_) => Ok(()),
     }
 }
 
-fn section<'a>(rest: &mut &'a [u8]) -> Result<Vec<Field<'a>>, &'static str> {
-    let mut fields: Vec<Field<'a>> = Vec::new();
-    loop {
-        if rest.is_empty() {
-            return Err("section extends past end of buffer");
-        }
-        match field(rest)? {
-            (0, _) => return Ok(fields),
-            (kind, _) if fields.last().is_some_and(|(last, _)| *last >= kind) => return Err("fields out of order"),
-            field => fields.push(field),
-        }
-    }
+/// Seconds since the epoch of a time of RFC 3339 in UTC, without its fraction.
+fn seconds(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(time.split('.').next()?, ':')?;
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let february = if leap(year) { 29 } else { 28 };
+    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let month = Some(month).filter(|month| (1..=12).contains(month))?;
+    let before: u64 = lengths
+        .get(..usize::try_from(month.checked_sub(1)?).ok()?)?
+        .iter()
+        .sum();
+    let years: u64 = (1970..year.min(3_000))
+        .map(|year| if leap(year) { 366 } else { 365 })
+        .sum();
+    let days = years + before + day.checked_sub(1)?;
+    Some(days * 86_400 + hour.min(24) * 3_600 + minute.min(60) * 60 + second.min(60))
 }
 
-fn field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, &'static str> {
-    let kind = number(rest)?;
-    if kind == 0 {
-        return Ok((0, &[]));
-    }
-    let length = number(rest)?;
-    let (data, after) = rest
-        .split_at_checked(length)
-        .ok_or("field data extends past end of buffer")?;
-    *rest = after;
-    // Kinds above 6 do not exist; all that matters of them is that they are not these.
-    Ok((u8::try_from(kind).unwrap_or(u8::MAX), data))
-}
-
-/// A number in groups of 7 bits, the lowest first.
-fn number(rest: &mut &[u8]) -> Result<usize, &'static str> {
-    let mut number: u32 = 0;
-    for group in 0..5_u32 {
-        let Some((byte, after)) = rest.split_first() else {
-            return Err("varint value extends past end of buffer");
-        };
-        *rest = after;
-        let bits = u32::from(byte & 0x7f);
-        let shifted = bits
-            .checked_shl(group * 7)
-            .filter(|shifted| shifted >> (group * 7) == bits);
-        number |= shifted.ok_or("varint value out of range")?;
-        if byte & 0x80 == 0 {
-            return usize::try_from(number).map_err(|_| "varint value out of range");
-        }
-    }
-    Err("varint value out of range")
+fn numbers(text: &str, between: char) -> Option<[u64; 3]> {
+    let numbers: Option<Vec<u64>> = text.split(between).map(|number| number.parse().ok()).collect();
+    numbers?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -128,38 +95,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_can_be_read_and_nothing_shorter() {
-        let made = make("admin").expect("random bytes");
-        assert_eq!(read(hex::encode(&made).as_bytes()).as_ref(), Ok(&made));
-        for end in 1..made.len() {
-            let cut = hex::encode(made.get(..end).expect("shorter"));
-            let told = read(cut.as_bytes()).expect_err("cut short");
-            assert!(told.starts_with("unmarshal v2: "), "{end}: {told}");
+    fn times_are_those_of_date() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T00:00:00Z", Some(951_782_400)),
+            ("2026-11-25T03:04:41Z", Some(1_795_575_881)),
+            ("2026-11-25T03:04:41.126664144Z", Some(1_795_575_881)),
+            ("2026-11-25 03:04:41Z", None),
+            ("2026-13-25T03:04:41Z", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn shapes_that_are_none() {
-        let signed = |head: &[u8]| [head, &[0, 0, 6, 32], &[9; 32]].concat();
-        let rows: [(Vec<u8>, &str); 6] = [
-            (signed(&[2, 2, 1, 7]), "invalid ID"),
-            (signed(&[2, 1, 1, 7]), "unmarshal v2: invalid macaroon header"),
-            (signed(&[2, 2, 1, 3, 1, 1, 3]), "unmarshal v2: fields out of order"),
-            (
-                vec![2, 2, 1, 3, 0, 0, 2, 0],
-                "unmarshal v2: unexpected field found instead of signature",
-            ),
-            (
-                vec![2, 2, 1, 3, 0, 0, 6, 1, 9],
-                "unmarshal v2: signature has unexpected length",
-            ),
-            (
-                vec![2, 0xff, 0xff, 0xff, 0xff, 0xff],
-                "unmarshal v2: varint value out of range",
-            ),
-        ];
-        for (bytes, told) in rows {
-            assert_eq!(read(hex::encode(&bytes).as_bytes()), Err(told.to_owned()), "{bytes:?}");
-        }
+    fn a_macaroon_can_be_narrowed_but_nothing_else() {
+        let baked = bake("admin").unwrap();
+        assert_eq!(conditions(&baked, &baked), Some(Vec::new()));
+        // Made by `lncli constrainmacaroon` from a macaroon of a real node, with one condition.
+        let base = hex::decode(
+            include_str!("../../../tests/vectors/macaroon.txt")
+                .lines()
+                .nth(1)
+                .unwrap(),
+        )
+        .unwrap();
+        let narrowed = hex::decode(
+            include_str!("../../../tests/vectors/macaroon.txt")
+                .lines()
+                .nth(2)
+                .unwrap(),
+        )
+        .unwrap();
+        let found = conditions(&base, &narrowed).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("time-before 20"), "{found:?}");
+        assert_eq!(conditions(&baked, &narrowed), None, "of another node");
+        assert_eq!(conditions(&narrowed, &base), None, "wider");
+        let mut forged = narrowed;
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(conditions(&base, &forged), None, "forged");
+    }
+
+    #[test]
+    fn conditions_that_do_not_hold_are_told_as_lnd_tells_them() {
+        let (late, early) = (UnixMs(1_795_575_881_000), UnixMs(1_795_575_880_999));
+        let condition = "time-before 2026-11-25T03:04:41Z";
+        assert_eq!(hold(condition, early), Ok(()));
+        let words = format!("caveat \"{condition}\" not satisfied: macaroon has expired");
+        assert_eq!(hold(condition, late), Err(words));
+        assert!(hold("ipaddr 1.2.3.4", early).is_err());
     }
 }
