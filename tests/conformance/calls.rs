@@ -415,26 +415,30 @@ pub const STATES: &[Case] = &[
         ],
     ),
     case(
-        "ACCEPTED: look, add again, settle, look, payer",
+        "ACCEPTED: look, add again, settle, look, payer; the HTLC's final resolution before and after",
         |s| {
             Box::pin(async move {
                 s.held(1).await;
                 vec![
                     s.look(1).await,
+                    s.resolution(1).await,
                     s.add_with(|_| ()).await,
                     s.settle(1).await,
                     s.look(1).await,
                     s.payer(1).await,
+                    s.finality(1).await,
                     named("preimage", s.invoice(1).await.r_preimage == s.preimage(1)),
                 ]
             })
         },
         &[
             "ACCEPTED paid 1000000, htlc ACCEPTED 1000000 of 1000000 at +0 to +80",
+            "NotFound: htlc unknown",
             "Unknown: invoice with payment hash already exists",
             "OK",
             "SETTLED paid 1000000, htlc SETTLED 1000000 of 1000000 at +0 to +80",
             "settled",
+            "final: settled true, offchain true",
             "preimage: true",
         ],
     ),
@@ -460,7 +464,7 @@ pub const STATES: &[Case] = &[
         ],
     ),
     case(
-        "ACCEPTED, canceled: cancel, settle, cancel again, add again, look, payer",
+        "ACCEPTED, canceled: cancel, settle, cancel again, add again, look, payer, final resolution",
         |s| {
             Box::pin(async move {
                 s.held(1).await;
@@ -471,6 +475,7 @@ pub const STATES: &[Case] = &[
                     s.add_with(|_| ()).await,
                     s.look(1).await,
                     s.payer(1).await,
+                    s.finality(1).await,
                 ]
             })
         },
@@ -481,6 +486,7 @@ pub const STATES: &[Case] = &[
             "Unknown: invoice with payment hash already exists",
             "CANCELED paid 1000000, htlc CANCELED 1000000 of 1000000 at +0 to +80",
             "INCORRECT_PAYMENT_DETAILS",
+            "final: settled false, offchain true",
         ],
     ),
     case(

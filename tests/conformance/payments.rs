@@ -291,10 +291,12 @@ pub const ALL: &[Case] = &[
                 ask.cltv_expiry = 24;
                 let request = s.try_add(ask).await.expect("added").payment_request;
                 let mut all = vec![s.send(1, &request, Share { cltv: 24, ..WHOLE }).await];
-                s.world.mine(5).await;
+                let delta = s.delta().await;
+                s.world.mine(24 - delta - 1).await;
                 all.push(s.look(1).await);
                 s.world.mine(1).await;
                 all.push(s.becomes(1, "CANCELED").await);
+                all.push(format!("{delta} blocks left"));
                 all.push(s.payer(1).await);
                 s.world.mine(24).await;
                 all.push(named(
@@ -308,10 +310,19 @@ pub const ALL: &[Case] = &[
             "in flight",
             "ACCEPTED paid 1000000, htlc ACCEPTED 1000000 of 1000000 at +0 to +24",
             "CANCELED paid 1000000, htlc CANCELED 1000000 of 1000000 at +0 to +24",
+            "18 blocks left",
             "INCORRECT_PAYMENT_DETAILS",
             "active channels: 1",
         ],
-    ),
+    )
+    .before_21(&[
+        "in flight",
+        "ACCEPTED paid 1000000, htlc ACCEPTED 1000000 of 1000000 at +0 to +24",
+        "CANCELED paid 1000000, htlc CANCELED 1000000 of 1000000 at +0 to +24",
+        "12 blocks left",
+        "INCORRECT_PAYMENT_DETAILS",
+        "active channels: 1",
+    ]),
     case(
         "a set ends by the lowest expiry in it",
         |s| {
@@ -322,7 +333,7 @@ pub const ALL: &[Case] = &[
                 s.send(1, &request, Share { cltv: 60, ..HALF }).await;
                 s.world.mine(1).await;
                 s.send(1, &request, Share { cltv: 24, ..HALF }).await;
-                s.world.mine(5).await;
+                s.world.mine(25 - s.delta().await - 2).await;
                 let before = s.look(1).await;
                 s.world.mine(1).await;
                 vec![before, s.becomes(1, "CANCELED").await, s.payer(1).await]

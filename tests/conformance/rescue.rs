@@ -18,9 +18,6 @@ const LEFT_ALONE: &str = "ACCEPTED paid 200000000, htlc ACCEPTED 200000000 of 20
 const SETTLED: &str = "SETTLED paid 200000000, htlc SETTLED 200000000 of 200000000 at +0 to +40";
 const CANCELED: &str = "CANCELED paid 200000000, htlc CANCELED 200000000 of 200000000 at +0 to +40";
 
-/// Blocks after which 18 are left to the HTLCs' expiry: from here on the watcher cancels.
-const TO_DELTA: u32 = 22;
-
 /// The channel is used on and stays open.
 pub const OPEN_CHANNEL: &[Case] = &[
     case(
@@ -47,7 +44,7 @@ pub const OPEN_CHANNEL: &[Case] = &[
         "down to E - delta, settled in RPC_ACTIVE: the watcher comes too late, the money arrives",
         |s| {
             Box::pin(async move {
-                let mut all = vec![down(s, TO_DELTA).await];
+                let mut all = vec![down(s, CLTV - s.delta().await).await];
                 all.push(s.settle(1).await);
                 all.push(s.look(1).await);
                 s.world.go_on().await;
@@ -63,7 +60,7 @@ pub const OPEN_CHANNEL: &[Case] = &[
         "down to E - delta, nobody settles: canceled at the start",
         |s| {
             Box::pin(async move {
-                let mut all = vec![down(s, TO_DELTA).await];
+                let mut all = vec![down(s, CLTV - s.delta().await).await];
                 s.world.go_on().await;
                 s.world.ready().await;
                 all.push(s.becomes(1, "CANCELED").await);
@@ -77,7 +74,7 @@ pub const OPEN_CHANNEL: &[Case] = &[
         "down to one block before E - delta, nobody settles: still held",
         |s| {
             Box::pin(async move {
-                let mut all = vec![down(s, TO_DELTA - 1).await];
+                let mut all = vec![down(s, CLTV - s.delta().await - 1).await];
                 s.world.go_on().await;
                 s.world.ready().await;
                 all.push(s.look(1).await);
@@ -102,10 +99,21 @@ pub const CLAIM: &[Case] = &[case(
             s.reaches(WalletState::ServerActive).await;
             s.world.confirm().await;
             all.push(s.payer(1).await);
+            // The payer knows the preimage from the mempool; the node waits for its own transactions.
+            for _ in 0..12 {
+                s.world.mine(1).await;
+            }
+            all.push(s.finality(1).await);
             all
         })
     },
-    &[LEFT_ALONE, "OK", SETTLED, "settled"],
+    &[
+        LEFT_ALONE,
+        "OK",
+        SETTLED,
+        "settled",
+        "final: settled true, offchain false",
+    ],
 )];
 
 /// The channel is closed by the payer's node, which takes the HTLC back on chain.
@@ -127,10 +135,20 @@ pub const LATE: &[Case] = &[case(
             s.world.confirm().await;
             all.push(s.look(1).await);
             all.push(s.payer(1).await);
+            all.push(s.finality(1).await);
             all
         })
     },
-    &["in flight", "?"],
+    &[
+        "in flight",
+        "PERMANENT_CHANNEL_FAILURE",
+        LEFT_ALONE,
+        "OK",
+        SETTLED,
+        SETTLED,
+        "PERMANENT_CHANNEL_FAILURE",
+        "final: settled false, offchain false",
+    ],
 )];
 
 /// Invoice 1 is held.

@@ -131,15 +131,18 @@ pub const ALL: &[Case] = &[
                 s.world.payer_stops().await;
                 let settled = s.settle(1).await;
                 let shown = s.look(1).await;
+                let pending = s.resolution(1).await;
                 s.world.payer_starts().await;
-                vec![held, settled, shown, s.payer(1).await]
+                vec![held, settled, shown, pending, s.payer(1).await, s.finality(1).await]
             })
         },
         &[
             "ACCEPTED paid 1000000, htlc ACCEPTED 1000000 of 1000000 at +0 to +80",
             "OK",
             "SETTLED paid 1000000, htlc SETTLED 1000000 of 1000000 at +0 to +80",
+            "NotFound: htlc unknown",
             "settled",
+            "final: settled true, offchain true",
         ],
     ),
     case(

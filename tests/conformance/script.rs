@@ -15,7 +15,8 @@ use tellerd::proto::invoicesrpc::{
 use tellerd::proto::lnrpc::lightning_client::LightningClient;
 use tellerd::proto::lnrpc::state_client::StateClient;
 use tellerd::proto::lnrpc::{
-    GetInfoRequest, GetInfoResponse, GetStateRequest, Invoice, InvoiceHtlc, InvoiceHtlcState, PaymentHash, WalletState,
+    GetInfoRequest, GetInfoResponse, GetStateRequest, Invoice, InvoiceHtlc, InvoiceHtlcState,
+    LookupHtlcResolutionRequest, PaymentHash, WalletState,
 };
 use tellerd::sim::lnd::control_client::Macaroon;
 use tokio::task::JoinHandle;
@@ -247,9 +248,43 @@ impl<'a> Script<'a> {
         until(&format!("the payer's HTLCs for invoice {n}"), look).await
     }
 
+    /// LookupHtlcResolution of the HTLCs of invoice `n`.
+    pub async fn resolution(&self, n: u8) -> String {
+        let mut all = Vec::new();
+        for htlc in self.invoice(n).await.htlcs {
+            let request = LookupHtlcResolutionRequest {
+                chan_id: htlc.chan_id,
+                htlc_index: htlc.htlc_index,
+            };
+            all.push(match self.lightning().await.lookup_htlc_resolution(request).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    format!("final: settled {}, offchain {}", answer.settled, answer.offchain)
+                }
+                Err(status) => told(Err::<(), _>(status)),
+            });
+        }
+        all.join(", ")
+    }
+
+    /// Returns once LookupHtlcResolution has one for each HTLC of invoice `n`.
+    pub async fn finality(&self, n: u8) -> String {
+        let look = async || {
+            let told = self.resolution(n).await;
+            if told.contains("NotFound") { Err(told) } else { Ok(told) }
+        };
+        until(&format!("the HTLCs of invoice {n} are final"), look).await
+    }
+
     pub async fn info(&self) -> Result<GetInfoResponse, Status> {
         let mut client = self.lightning().await;
         client.get_info(GetInfoRequest {}).await.map(Response::into_inner)
+    }
+
+    /// LND's default `holdexpirydelta`: 18 blocks from v0.21 on, 12 before.
+    pub async fn delta(&self) -> u32 {
+        let version = self.info().await.expect("an answer").version;
+        if version.starts_with("0.20") { 12 } else { 18 }
     }
 
     pub async fn state(&self) -> Option<WalletState> {

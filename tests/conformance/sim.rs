@@ -9,7 +9,7 @@ use tellerd::proto::lnrpc::lightning_client::LightningClient;
 use tellerd::proto::lnrpc::{GetInfoRequest, WalletState};
 use tellerd::sim::lnd::control_client::{self, Macaroon};
 use tellerd::sim::lnd::node::record::Outcome;
-use tellerd::sim::lnd::{Fault, PayOptions, SimHandle, SimLnd, SimLndOptions};
+use tellerd::sim::lnd::{Fault, Finality, PayOptions, SimHandle, SimLnd, SimLndOptions};
 use tellerd::time::{ManualClock, UnixMs};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
@@ -163,7 +163,11 @@ impl World for Sim {
         self.mine(6).await;
     }
 
-    async fn payer_stops(&self) {}
+    async fn payer_stops(&self) {
+        self.handle.inject(Fault::Finality(Finality::Hold)).expect("a fault");
+    }
 
-    async fn payer_starts(&self) {}
+    async fn payer_starts(&self) {
+        self.handle.inject(Fault::Finality(Finality::Release)).expect("a fault");
+    }
 }

@@ -161,7 +161,17 @@ pub const ENDS: &[Case] = &[
         "LND ends in good order under streams: OPEN, ACCEPTED, unknown, blocks",
         |s| {
             Box::pin(async move {
-                let all = ends(s, Ending::Clean).await;
+                // LND does not wait for what its streams still say: which of the two comes is a matter of luck.
+                let cut = |end: &String| end.contains("h2 protocol error") || end.contains("transport error");
+                let mut all = ends(s, Ending::Clean).await;
+                for end in &mut all[..3] {
+                    if end == "end: OK" || cut(end) {
+                        *end = "end: OK, or cut".to_owned();
+                    }
+                }
+                if all[3] == "Unknown: chain notifier shutting down" || cut(&all[3]) {
+                    all[3] = "Unknown: chain notifier shutting down, or cut".to_owned();
+                }
                 s.cancel(1).await;
                 s.cancel(2).await;
                 all

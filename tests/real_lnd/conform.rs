@@ -1,6 +1,7 @@
 //! The real LND as a world of the conformance table, and the table's run on both nodes.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -52,6 +53,9 @@ pub const LATE: Group = Group {
     tests: &[test("late", |net| Box::pin(both(net, &[rescue::LATE])))],
 };
 
+/// Numbers the cases of this process.
+static NUMBER: AtomicU16 = AtomicU16::new(1);
+
 /// The merchant's node of a network.
 struct Real<'a> {
     net: RwLock<&'a mut Net>,
@@ -100,7 +104,9 @@ async fn both(net: &mut Net, sets: &[&[Case]]) {
         net: RwLock::new(net),
         sent: RefCell::default(),
     };
-    let numbered: Vec<(u16, &Case)> = (1..).zip(sets.iter().copied().flatten()).collect();
+    // Invoices of all tests are on one node.
+    let number = || NUMBER.fetch_add(1, Ordering::Relaxed);
+    let numbered: Vec<(u16, &Case)> = sets.iter().copied().flatten().map(|case| (number(), case)).collect();
     let slow = numbered.iter().filter(|(_, case)| case.slow);
     let slow = join_all(slow.map(async |(number, case)| (*number, run(case, &real, *number).await)));
     let quick = async {
@@ -146,6 +152,7 @@ fn failure(code: u32) -> String {
     match code {
         1 => "INCORRECT_PAYMENT_DETAILS".to_owned(),
         15 => "TEMPORARY_CHANNEL_FAILURE".to_owned(),
+        21 => "PERMANENT_CHANNEL_FAILURE".to_owned(),
         23 => "MPP_TIMEOUT".to_owned(),
         other => format!("failure {other}"),
     }

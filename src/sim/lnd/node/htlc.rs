@@ -147,7 +147,7 @@ impl Node {
         }
     }
 
-    /// Notes in the customer's wallet what became of an HTLC.
+    /// Notes in the customer's wallet what became of an HTLC; what came first stays.
     pub(super) fn tell_payer(
         &mut self,
         payment_id: u64,
@@ -155,23 +155,20 @@ impl Node {
         outcome: Outcome,
         preimage: Option<&Preimage>,
     ) {
-        self.resolved(htlc_index, outcome);
         let Some(payment) = self.payments.get_mut(&payment_id) else {
             return;
         };
+        let held = |htlc: &&mut PayerHtlc| htlc.htlc_index == Some(htlc_index) && htlc.outcome == Outcome::Held;
+        let Some(htlc) = payment.htlcs.iter_mut().find(held) else {
+            return;
+        };
+        htlc.outcome = outcome;
+        let amount_msat = htlc.amount_msat;
         let settled = matches!(outcome, Outcome::Settled { .. });
-        let mut amount_msat = 0;
-        for htlc in payment
-            .htlcs
-            .iter_mut()
-            .filter(|htlc| htlc.htlc_index == Some(htlc_index))
-        {
-            htlc.outcome = outcome;
-            amount_msat = htlc.amount_msat;
-        }
         if settled {
             payment.preimage = preimage.cloned();
         }
+        self.resolved(htlc_index, outcome);
         self.leave_channel(amount_msat, settled);
         self.changes.payments.insert(payment_id);
     }

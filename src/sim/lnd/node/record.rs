@@ -225,7 +225,7 @@ impl FailReason {
             Self::InvoiceCanceled => "INCORRECT_PAYMENT_DETAILS: invoice canceled",
             Self::InvoiceExpired => "INCORRECT_PAYMENT_DETAILS: invoice expired",
             Self::HoldExpired => "INCORRECT_PAYMENT_DETAILS: held too long",
-            Self::TimedOutOnChain => "TIMEOUT: htlc timed out on chain",
+            Self::TimedOutOnChain => "PERMANENT_CHANNEL_FAILURE: htlc timed out on chain",
         }
     }
 }

@@ -282,7 +282,17 @@ fn while_the_watchers_are_off_only_calls_change_anything() {
     rescued.set_watching(false);
     mine(&mut rescued, 70);
     rescued.settle(&preimage(1), at(500)).unwrap();
-    assert_eq!(status(&rescued, 1), PaymentStatus::Succeeded);
+    assert_eq!(
+        (state(&rescued, 1), resolution(&rescued, 1)),
+        (InvoiceState::Settled, None)
+    );
+    rescued.set_watching(true);
+    rescued.tick(at(501));
+    assert_eq!(
+        (status(&rescued, 1), resolution(&rescued, 1)),
+        (PaymentStatus::Succeeded, ended(true, false)),
+        "claimed on chain, as its expiry is near"
+    );
 
     node.set_watching(true);
     node.tick(at(500));
