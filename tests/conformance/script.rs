@@ -339,7 +339,7 @@ pub enum Watch {
     /// No header of an answer has come, as far as anyone has looked.
     Asked(JoinHandle<Result<Streaming<Invoice>, Status>>),
     /// It flows.
-    Flows(Streaming<Invoice>),
+    Flows(Box<Streaming<Invoice>>),
 }
 
 impl Watch {
@@ -355,7 +355,7 @@ impl Watch {
 async fn next(watch: &mut Watch) -> Result<Option<Invoice>, Status> {
     if let Watch::Asked(asked) = watch {
         let answer = timed(asked).await.expect("the call does not panic");
-        *watch = Watch::Flows(answer?);
+        *watch = Watch::Flows(Box::new(answer?));
     }
     match watch {
         Watch::Flows(stream) => timed(stream.message()).await,

@@ -177,7 +177,12 @@ pub const ENDS: &[Case] = &[
                 all
             })
         },
-        &["end: OK", "end: OK", "end: OK", "Unknown: chain notifier shutting down"],
+        &[
+            "end: OK, or cut",
+            "end: OK, or cut",
+            "end: OK, or cut",
+            "Unknown: chain notifier shutting down, or cut",
+        ],
     ),
     case(
         "LND is killed under streams: OPEN, ACCEPTED, unknown, blocks",
