@@ -16,6 +16,7 @@ const TEXTS: &[(&str, LnErrorKind)] = &[
     ("invoice already canceled", AlreadyCanceled),
     ("invoice already settled", AlreadySettled),
     ("unable to locate invoice", NotFound),
+    ("there are no existing invoices", NotFound),
     ("invalid preimage length", Invalid),
     // Add.
     ("invoice with payment hash already exists", AlreadyExists),
@@ -25,6 +26,8 @@ const TEXTS: &[(&str, LnErrorKind)] = &[
     ("must be greater than minimum of", Invalid),
     ("greater than max expiry", Invalid),
     ("memo too large", Invalid),
+    ("data length too big", Invalid),
+    ("is too large, max", Invalid),
     // Starting, by rpcperms/interceptor.go and macaroons/store.go.
     ("waiting to start, rpc services not available", NotReady),
     ("wallet not created, create one to enable", NotReady),
@@ -39,6 +42,9 @@ const TEXTS: &[(&str, LnErrorKind)] = &[
     ("permission denied", Denied),
     ("verification failed", Denied),
     ("expected 1 macaroon", Denied),
+    ("empty macaroon data", Denied),
+    ("cannot determine data format of binary-encoded macaroon", Denied),
+    ("unmarshal v2: ", Denied),
     ("cannot get macaroon", Denied),
     // A condition in it does not hold: expired, of another address.
     ("not satisfied: ", Denied),
@@ -84,10 +90,22 @@ mod tests {
         ),
         (
             Code::Unknown,
-            "expiry of 8761h0m0s greater than max expiry of 8760h0m0s",
+            "expiry of 3.1536001e+07 seconds greater than max expiry of 3.1536e+07 seconds",
             Invalid,
         ),
         (Code::Unknown, "memo too large: 1025 bytes (maxsize=1024)", Invalid),
+        (
+            Code::Unknown,
+            "data length too big to fit within 10 bits: 1024",
+            Invalid,
+        ),
+        (
+            Code::Unknown,
+            "CLTV delta of 65536 is too large, max accepted is: 65535",
+            Invalid,
+        ),
+        (Code::Unknown, "empty macaroon data", Denied),
+        (Code::NotFound, "there are no existing invoices", NotFound),
         (Code::NotFound, "unable to locate invoice", NotFound),
         (Code::Unknown, "waiting to start, RPC services not available", NotReady),
         (

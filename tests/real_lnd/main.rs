@@ -8,6 +8,9 @@ mod audit;
 mod bring_up;
 mod cashouts;
 mod check;
+mod conform;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod harness;
 mod rig;
 #[allow(dead_code, reason = "shared with tests/suite")]
@@ -17,5 +20,12 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP, check::GROUP, cashouts::GROUP])
+    harness::run(&[
+        bring_up::GROUP,
+        check::GROUP,
+        cashouts::GROUP,
+        conform::GROUP,
+        conform::CLAIM,
+        conform::LATE,
+    ])
 }

@@ -3,6 +3,8 @@
 mod architecture;
 mod check;
 mod clients;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod crash;
 mod crash_audit;
 mod daemon;
@@ -26,6 +28,7 @@ mod nostr_service;
 mod nostr_site;
 mod rig;
 mod sim_lnd;
+mod sim_lnd_conformance;
 mod sim_lnd_faults;
 mod sim_lnd_finality;
 mod sim_lnd_kill;

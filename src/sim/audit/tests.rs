@@ -43,7 +43,7 @@ fn invoice(history: Vec<HistoryEntry>) -> InvoiceRecord {
         value_msat: SIXTY.0 * 10_000,
         expiry_s: 60,
         cltv_expiry: 80,
-        private: false,
+        paid_msat: 0,
         payment_request: "lnbcrt".into(),
         payment_addr: String::new(),
         created_at_unix_ms: UnixMs(1_000),

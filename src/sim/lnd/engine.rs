@@ -305,18 +305,20 @@ impl Engine {
         }
     }
 
-    /// Ends every stream, with an error if one is given. The customers' wallets are not the node's streams.
+    /// Ends every stream with `error`, or as LND's shutdown does: those of invoices with OK, those of blocks with an
+    /// error. The customers' wallets are not the node's streams.
     pub fn drop_streams(&self, error: Option<&Status>) {
         let mut registry = self.lock();
         let invoices = std::mem::take(&mut registry.invoices);
         let blocks = std::mem::take(&mut registry.blocks);
         let htlcs = std::mem::take(&mut registry.htlcs);
         drop(registry);
+        for subscriber in blocks {
+            let shutdown = || Status::unknown("chain notifier shutting down");
+            _ = subscriber.send(Err(error.cloned().unwrap_or_else(shutdown)));
+        }
         let Some(error) = error else { return };
         for subscriber in invoices.into_values().flatten() {
-            _ = subscriber.send(Err(error.clone()));
-        }
-        for subscriber in blocks {
             _ = subscriber.send(Err(error.clone()));
         }
         for subscriber in htlcs {
@@ -330,8 +332,9 @@ impl Engine {
         registry.log = None;
         registry.payments.clear();
         drop(registry);
-        self.drop_streams(None);
+        // In this order: a killed process says nothing to its streams.
         self.connections.cut(None, true);
+        self.drop_streams(None);
         self.faults.new_epoch();
     }
 }

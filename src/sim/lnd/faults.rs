@@ -38,7 +38,7 @@ pub enum Fault {
     },
     /// Ends [`Fault::Hang`]; what hung goes on, even if its caller has left.
     Release,
-    /// Ends every stream: with OK, or with this text as an error.
+    /// Ends every stream: as LND does at its shutdown, or with this text as an error.
     DropStreams {
         /// Code Unknown with this text.
         error: Option<String>,
@@ -268,8 +268,9 @@ impl Engine {
     fn go_down(&self, state: WalletState, keep: Option<ConnectionId>, refuse: bool) -> u64 {
         let epoch = self.faults.new_epoch();
         self.enter_state(state, None);
-        self.drop_streams(None);
+        // In this order: a killed process says nothing to its streams.
         self.connections.cut(keep, refuse);
+        self.drop_streams(None);
         epoch
     }
 

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::connections::ConnectionId;
 use super::credentials::Role;
 use super::engine::{Engine, Subscription};
+use super::macaroon_format;
 use crate::proto::lnrpc::WalletState;
 
 /// What a macaroon must allow.
@@ -104,7 +105,7 @@ impl Engine {
         let (Some(value), 1) = (values.next(), count) else {
             return Err(Status::unknown(format!("expected 1 macaroon, got {count}")));
         };
-        let macaroon = hex::decode(value.as_bytes()).map_err(|err| Status::unknown(format!("encoding/hex: {err}")))?;
+        let macaroon = macaroon_format::read(value.as_bytes()).map_err(Status::unknown)?;
         let role = self.credentials.role(&macaroon, self.now()).map_err(Status::unknown)?;
         let allowed = match role {
             Role::Admin => true,
@@ -155,7 +156,8 @@ impl Engine {
             {
                 engine.connections.cut_one(id);
             }
-            if method.name == ADD_HOLD.name {
+            // LND hands the new invoice to its watchers, who are not there before; a refusal does not get so far.
+            if method.name == ADD_HOLD.name && answer.is_ok() {
                 engine.fully_started(epoch).await?;
             }
             engine.faults.slow().await;
@@ -165,7 +167,8 @@ impl Engine {
             .unwrap_or_else(|err| Err(Status::internal(format!("the call died: {err}"))))
     }
 
-    /// A call with a stream of answers. Its response begins with the first of them, as in a Go server.
+    /// A call with a stream of answers. Its response begins with the first of them, as in a Go server. What is already
+    /// known when it is asked comes at once, changes come from SERVER_ACTIVE on, as LND hands them out only then.
     pub async fn stream<Q, T, A>(
         self: &Arc<Self>,
         method: Method,
@@ -182,22 +185,34 @@ impl Engine {
         self.admit(method, request.metadata())?;
         self.faults.fail(method.name)?;
         self.faults.hang(method.name, epoch).await?;
-        self.fully_started(epoch).await?;
         let subscription = subscribe(self, request.into_inner())?;
+        let known = subscription.len();
         let engine = Arc::clone(self);
-        let items = stream::unfold((engine, subscription), move |(engine, mut subscription)| async move {
-            let item = subscription.recv().await?;
-            if let Err(closing) = engine.faults.hang(method.name, epoch).await {
-                subscription.close();
-                return Some((Err(closing), (engine, subscription)));
-            }
-            engine.faults.slow().await;
-            Some((item, (engine, subscription)))
-        });
+        let items = stream::unfold(
+            (engine, subscription, known),
+            move |(engine, mut subscription, known)| async move {
+                let item = subscription.recv().await?;
+                let wait = async {
+                    engine.faults.hang(method.name, epoch).await?;
+                    if known == 0 {
+                        engine.fully_started(epoch).await
+                    } else {
+                        Ok(())
+                    }
+                };
+                if let Err(closing) = wait.await {
+                    subscription.close();
+                    return Some((Err(closing), (engine, subscription, 0)));
+                }
+                engine.faults.slow().await;
+                Some((item, (engine, subscription, known.saturating_sub(1))))
+            },
+        );
         let mut answers = items.map(move |item| item.map(&convert)).boxed();
         Ok(Response::new(match answers.next().await {
             Some(first) => stream::once(async move { first }).chain(answers).boxed(),
-            None => answers,
+            // What has ended is not asked again.
+            None => stream::empty().boxed(),
         }))
     }
 

@@ -8,6 +8,7 @@ use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 
 use super::SimError;
 use super::credentials::random;
+use super::macaroon_format::BAKERY;
 use crate::time::UnixMs;
 
 /// The end of all fields, then the signature's type and length.
@@ -15,7 +16,7 @@ const TAIL: [u8; 3] = [0, 6, 32];
 
 /// A macaroon with nothing in it but who it is for.
 pub(super) fn bake(role: &str) -> Result<Vec<u8>, SimError> {
-    let identifier = [random::<16>()?.as_slice(), role.as_bytes()].concat();
+    let identifier = [&[BAKERY], random::<16>()?.as_slice(), role.as_bytes()].concat();
     let mut bytes = vec![2];
     for (kind, field) in [(1, b"lnd".as_slice()), (2, &identifier)] {
         bytes.extend([kind, u8::try_from(field.len()).unwrap_or(u8::MAX)]);

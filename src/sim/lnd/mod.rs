@@ -18,6 +18,7 @@ mod front;
 mod handle;
 mod log;
 mod macaroon;
+mod macaroon_format;
 pub mod node;
 mod router;
 mod serve;
@@ -161,7 +162,7 @@ pub enum SimError {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let code = match refusal {
-            Refusal::NotFound => Code::NotFound,
+            Refusal::NotFound | Refusal::NoInvoices => Code::NotFound,
             Refusal::NotStored => Code::Unavailable,
             _ => Code::Unknown,
         };

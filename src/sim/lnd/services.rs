@@ -73,7 +73,6 @@ impl Invoices for Services {
                 value_msat: query.value_msat,
                 expiry: query.expiry,
                 cltv_expiry: query.cltv_expiry,
-                private: query.private,
             })?;
             Ok(AddHoldInvoiceResp {
                 payment_addr: convert::bytes(&record.payment_addr),
@@ -172,7 +171,8 @@ fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
         num_peers: 1,
         block_height: height,
         block_hash: hex::encode(block_hash(height)),
-        synced_to_chain: out_of_sync.is_none(),
+        // LND starts its server once it is.
+        synced_to_chain: out_of_sync.is_none() && *engine.state.borrow() == lnrpc::WalletState::ServerActive,
         best_header_timestamp: i64::try_from(best_header.as_secs()).unwrap_or(i64::MAX),
         version: VERSION.into(),
         num_inactive_channels: 0,
@@ -197,7 +197,15 @@ impl ChainNotifier for Services {
         &self,
         request: Request<BlockEpoch>,
     ) -> Result<Response<Self::RegisterBlockEpochNtfnStream>, Status> {
-        let subscribe = |engine: &Engine, _| Ok(engine.watch_blocks()?);
+        let subscribe = |engine: &Engine, _| {
+            if *engine.state.borrow() == lnrpc::WalletState::ServerActive {
+                Ok(engine.watch_blocks()?)
+            } else {
+                Err(Status::unavailable(
+                    "chain notifier RPC is still in the process of starting",
+                ))
+            }
+        };
         let convert = |height| BlockEpoch {
             hash: block_hash(height),
             height,

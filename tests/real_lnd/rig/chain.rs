@@ -97,6 +97,12 @@ impl Chain {
         told.trim().parse().expect("a height")
     }
 
+    /// Some wait to be in a block.
+    pub async fn has_transactions(&self) -> bool {
+        let told = self.ctl(&["getrawmempool"]).await.expect("btcd answers");
+        told.trim() != "[]"
+    }
+
     /// What a node needs to follow this chain.
     pub fn for_node(&self) -> Vec<String> {
         vec![

@@ -10,6 +10,10 @@ const MAX_EXPIRY_S: i64 = 365 * 86_400;
 const DEFAULT_CLTV: u32 = 80;
 const MIN_CLTV: u64 = 24;
 const MAX_MEMO_BYTES: usize = 1024;
+/// A field of BOLT11 holds so many groups of 5 bits: 639 bytes.
+const MAX_FIELD_GROUPS: usize = 1023;
+const MAX_AMOUNT_SATS: u64 = 100_000 * SATS_PER_BTC;
+const SATS_PER_BTC: u64 = 100_000_000;
 
 /// `AddHoldInvoiceRequest` as it came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,8 +32,6 @@ pub struct AddHold {
     pub expiry: i64,
     /// Blocks; 0 means 80.
     pub cltv_expiry: u64,
-    /// Asks for route hints. The simulated node has no private channels to hint at.
-    pub private: bool,
 }
 
 /// An accepted request, with the defaults filled in: what goes into the payment request.
@@ -79,12 +81,12 @@ impl Node {
             value_msat: terms.value_msat,
             expiry_s: terms.expiry_s,
             cltv_expiry: terms.cltv_expiry,
-            private: request.private,
             payment_request,
             payment_addr: hex::encode(payment_addr),
             created_at_unix_ms: now,
             preimage: None,
             state: InvoiceState::Open,
+            paid_msat: 0,
             htlcs: Vec::new(),
             history: vec![HistoryEntry {
                 seq: self.seq,
@@ -103,7 +105,7 @@ impl Node {
 
 fn terms(request: &AddHold, payment_addr: [u8; 32], now: UnixMs) -> Result<Terms, Refusal> {
     let hash = hash_of(&request.hash)?;
-    let value_msat = value_msat(request)?;
+    let asked_msat = asked_msat(request)?;
     if request.memo.len() > MAX_MEMO_BYTES {
         return Err(Refusal::MemoTooLarge(request.memo.len()));
     }
@@ -115,9 +117,10 @@ fn terms(request: &AddHold, payment_addr: [u8; 32], now: UnixMs) -> Result<Terms
                 .map_err(|_| Refusal::DescriptionHashLength(bytes.len()))?,
         ),
     };
+    let value_msat = bounded_msat(asked_msat)?;
     let expiry = match request.expiry {
         ..=0 => DEFAULT_EXPIRY_S,
-        s if s > MAX_EXPIRY_S => return Err(Refusal::ExpiryTooLong(s, MAX_EXPIRY_S)),
+        s if s > MAX_EXPIRY_S => return Err(Refusal::ExpiryTooLong(go_float(s), go_float(MAX_EXPIRY_S))),
         s => s,
     };
     let cltv_expiry = match request.cltv_expiry {
@@ -125,6 +128,10 @@ fn terms(request: &AddHold, payment_addr: [u8; 32], now: UnixMs) -> Result<Terms
         delta if delta < MIN_CLTV => return Err(Refusal::CltvTooLow(delta)),
         delta => u32::from(u16::try_from(delta).map_err(|_| Refusal::CltvTooHigh(delta))?),
     };
+    let groups = (request.memo.len() * 8).div_ceil(5);
+    if description_hash.is_none() && groups > MAX_FIELD_GROUPS {
+        return Err(Refusal::DescriptionTooLong(groups));
+    }
     Ok(Terms {
         hash,
         memo: request.memo.clone(),
@@ -137,14 +144,41 @@ fn terms(request: &AddHold, payment_addr: [u8; 32], now: UnixMs) -> Result<Terms
     })
 }
 
-fn value_msat(request: &AddHold) -> Result<u64, Refusal> {
+/// The amount as LND computes it: satoshi are multiplied without a look at the bounds of 64 bits.
+fn asked_msat(request: &AddHold) -> Result<u64, Refusal> {
     if request.value != 0 && request.value_msat != 0 {
         return Err(Refusal::BothAmounts);
     }
     let sat = u64::try_from(request.value).map_err(|_| Refusal::NegativeAmount)?;
     let msat = u64::try_from(request.value_msat).map_err(|_| Refusal::NegativeAmount)?;
-    let from_sat = sat
-        .checked_mul(1000)
-        .ok_or_else(|| Refusal::Encode("amount too large".into()))?;
-    Ok(from_sat.max(msat))
+    Ok(if sat == 0 { msat } else { sat.wrapping_mul(1000) })
+}
+
+fn bounded_msat(msat: u64) -> Result<u64, Refusal> {
+    let signed = msat.cast_signed();
+    let sats = msat / 1000;
+    match signed {
+        ..0 => Err(Refusal::NegativeValue(signed)),
+        _ if sats > MAX_AMOUNT_SATS => Err(Refusal::AmountTooLarge(btc(sats), btc(MAX_AMOUNT_SATS))),
+        _ => Ok(msat),
+    }
+}
+
+/// As btcd's library writes an amount.
+fn btc(sats: u64) -> String {
+    let (whole, rest) = (sats / SATS_PER_BTC, sats % SATS_PER_BTC);
+    if rest == 0 {
+        format!("{whole} BTC")
+    } else {
+        format!("{whole}.{rest:08} BTC")
+    }
+}
+
+/// As Go writes a large number that it holds as a float: `3.1536e+07`.
+fn go_float(number: i64) -> String {
+    let text = format!("{:e}", number as f64);
+    match text.split_once('e') {
+        Some((digits, exponent)) => format!("{digits}e+{exponent:0>2}"),
+        None => text,
+    }
 }

@@ -42,10 +42,12 @@ impl Node {
     pub fn channel(&self) -> Channel {
         let settling = |htlc: &Htlc, hash| self.unresolved.contains(&(htlc.expiry_height, htlc.htlc_index, hash));
         let pending = self.invoices.values().flat_map(|record| {
+            // What is over was taken back.
+            let accepted = |htlc: &Htlc| htlc.state == HtlcState::Accepted && htlc.expiry_height > self.height;
             let under_way = record
                 .htlcs
                 .iter()
-                .filter(|htlc| htlc.state == HtlcState::Accepted || settling(htlc, record.hash));
+                .filter(move |htlc| accepted(htlc) || settling(htlc, record.hash));
             under_way.map(|htlc| (record.hash.0, htlc.clone()))
         });
         Channel {

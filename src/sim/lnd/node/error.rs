@@ -1,4 +1,5 @@
-//! The node's refusals, in LND's words. Fact sheet, section 3; texts marked † there or here are from memory.
+//! The node's refusals, in LND's words: fact sheet, section 3, and what the real one was seen to answer
+//! (docs/LND_CONFORMANCE.md). [`Refusal::Encode`] alone is not LND's.
 
 use thiserror::Error;
 
@@ -29,7 +30,10 @@ pub enum Refusal {
     /// A hash that is not 32 bytes.
     #[error("invalid hash length of {0}, want 32")]
     HashLength(usize),
-    /// † A hash to look up that is not 32 bytes.
+    /// Look-up at a node that never had an invoice: code NotFound.
+    #[error("there are no existing invoices")]
+    NoInvoices,
+    /// A hash to look up that is neither empty nor 32 bytes.
     #[error("payment hash must be exactly 32 bytes, is instead {0}")]
     LookupHashLength(usize),
     /// Add with a known hash.
@@ -44,19 +48,28 @@ pub enum Refusal {
     /// Add with `cltv_expiry` 1 to 23.
     #[error("CLTV delta of {0} must be greater than minimum of 24")]
     CltvTooLow(u64),
-    /// † Add with `cltv_expiry` above 65535.
+    /// Add with `cltv_expiry` above 65535.
     #[error("CLTV delta of {0} is too large, max accepted is: 65535")]
     CltvTooHigh(u64),
+    /// Add with satoshi that are negative as millisatoshi of 64 bits.
+    #[error("payments of negative value are not allowed, value is {0}")]
+    NegativeValue(i64),
+    /// Add of more than 100,000 BTC.
+    #[error("invoice amount {0} is too large, max is {1}")]
+    AmountTooLarge(String, String),
     /// Add with an expiry of more than a year.
-    #[error("expiry of {0}s greater than max expiry {1}s")]
-    ExpiryTooLong(i64, i64),
+    #[error("expiry of {0} seconds greater than max expiry of {1} seconds")]
+    ExpiryTooLong(String, String),
     /// Add with a memo of more than 1024 bytes.
     #[error("memo too large: {0} bytes (maxsize=1024)")]
     MemoTooLarge(usize),
-    /// † Add with a description hash that is neither empty nor 32 bytes.
+    /// Add with a memo that BOLT11 has no room for: more than 639 bytes. Told in groups of 5 bits.
+    #[error("data length too big to fit within 10 bits: {0}")]
+    DescriptionTooLong(usize),
+    /// Add with a description hash that is neither empty nor 32 bytes.
     #[error("description hash is {0} bytes, must be 32")]
     DescriptionHashLength(usize),
-    /// † The invoice can not be written as BOLT11.
+    /// The invoice can not be written as BOLT11 for a reason that LND does not have.
     #[error("unable to encode invoice: {0}")]
     Encode(String),
 }

@@ -90,22 +90,41 @@ impl Node {
     pub(super) fn settle_htlc(&mut self, hash: PaymentHash, htlc: &Htlc, now: UnixMs) {
         if self.height >= htlc.expiry_height {
             self.end(hash, htlc.htlc_index, timed_out(now));
-        } else if self.peer_online {
+        } else if self.peer_online && self.watching {
             self.end(hash, htlc.htlc_index, settled(now, false));
         } else {
             self.unresolved.insert((htlc.expiry_height, htlc.htlc_index, hash));
         }
     }
 
-    /// Ends the settled HTLCs that can end: all when the peer is there, else those that have to be claimed on chain.
+    /// Ends the settled HTLCs that can end: those too close to their expiry on chain, the others when the peer is there.
     pub(super) fn finish_settled(&mut self, now: UnixMs) {
         while let Some((expiry, index, hash)) = self.unresolved.first().copied() {
-            let on_chain = !self.peer_online;
-            if on_chain && self.height < expiry.saturating_sub(BROADCAST_DELTA) {
+            let on_chain = self.height >= expiry.saturating_sub(BROADCAST_DELTA);
+            if !on_chain && !self.peer_online {
                 return;
             }
             self.unresolved.remove(&(expiry, index, hash));
             self.end(hash, index, settled(now, on_chain));
+        }
+    }
+
+    /// What is over while the node is away, its payer's node takes back on chain.
+    pub(super) fn take_back(&mut self, now: UnixMs) {
+        let held = self.invoices.values().flat_map(|record| {
+            let over = |htlc: &&Htlc| htlc.state == HtlcState::Accepted && htlc.expiry_height <= self.height;
+            let over = record.htlcs.iter().filter(over);
+            over.map(|htlc| (record.hash, htlc.htlc_index))
+        });
+        let unclaimed = |(expiry, _, _): &(u32, u64, PaymentHash)| *expiry <= self.height;
+        let unclaimed: Vec<_> = self.unresolved.iter().copied().filter(unclaimed).collect();
+        let settled = unclaimed.iter().map(|(_, index, hash)| (*hash, *index));
+        let over: Vec<_> = held.chain(settled).collect();
+        for key in unclaimed {
+            self.unresolved.remove(&key);
+        }
+        for (hash, index) in over {
+            self.end(hash, index, timed_out(now));
         }
     }
 

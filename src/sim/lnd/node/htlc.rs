@@ -7,8 +7,6 @@ use crate::time::UnixMs;
 
 /// How long a part of an incomplete set is held.
 const MPP_TIMEOUT_MS: u64 = 120_000;
-/// LND's own lower bound for the blocks left to an HTLC when it arrives.
-const MIN_FINAL_CLTV: u32 = 19;
 
 /// One HTLC on its way to the node.
 struct Offer<'a> {
@@ -95,7 +93,9 @@ impl Node {
             state: HtlcState::Accepted,
         });
         self.changes.invoices.insert(hash);
-        if record.held_msat() >= offer.order.amount_msat {
+        let held_msat = record.held_msat();
+        if held_msat >= offer.order.amount_msat {
+            record.paid_msat = held_msat;
             let lowest = record.lowest_expiry_height().unwrap_or(offer.expiry_height);
             let cancel_from = lowest.saturating_sub(self.options.hold_expiry_delta);
             self.heights.insert((cancel_from, hash));
@@ -147,7 +147,7 @@ impl Node {
         }
     }
 
-    /// Notes in the customer's wallet what became of an HTLC.
+    /// Notes in the customer's wallet what became of an HTLC; what came first stays.
     pub(super) fn tell_payer(
         &mut self,
         payment_id: u64,
@@ -155,23 +155,20 @@ impl Node {
         outcome: Outcome,
         preimage: Option<&Preimage>,
     ) {
-        self.resolved(htlc_index, outcome);
         let Some(payment) = self.payments.get_mut(&payment_id) else {
             return;
         };
+        let held = |htlc: &&mut PayerHtlc| htlc.htlc_index == Some(htlc_index) && htlc.outcome == Outcome::Held;
+        let Some(htlc) = payment.htlcs.iter_mut().find(held) else {
+            return;
+        };
+        htlc.outcome = outcome;
+        let amount_msat = htlc.amount_msat;
         let settled = matches!(outcome, Outcome::Settled { .. });
-        let mut amount_msat = 0;
-        for htlc in payment
-            .htlcs
-            .iter_mut()
-            .filter(|htlc| htlc.htlc_index == Some(htlc_index))
-        {
-            htlc.outcome = outcome;
-            amount_msat = htlc.amount_msat;
-        }
         if settled {
             payment.preimage = preimage.cloned();
         }
+        self.resolved(htlc_index, outcome);
         self.leave_channel(amount_msat, settled);
         self.changes.payments.insert(payment_id);
     }
@@ -187,7 +184,7 @@ fn check(record: &InvoiceRecord, offer: &Offer, height: u32) -> Result<(), FailR
     if offer.order.amount_msat < record.value_msat {
         return Err(FailReason::AmountTooLow);
     }
-    if offer.expiry_height < height.saturating_add(record.cltv_expiry.max(MIN_FINAL_CLTV)) {
+    if offer.expiry_height < height.saturating_add(record.cltv_expiry) {
         return Err(FailReason::ExpiryTooSoon);
     }
     let mut held = record.htlcs.iter().filter(|htlc| htlc.state == HtlcState::Accepted);

@@ -202,7 +202,14 @@ impl Node {
 
     /// LookupInvoice.
     pub fn lookup(&self, hash: &[u8]) -> Result<&InvoiceRecord, Refusal> {
-        let hash = hash_of(hash).map_err(|_| Refusal::LookupHashLength(hash.len()))?;
+        let hash = match hash.len() {
+            // LND takes nothing for a hash of zeros.
+            0 => PaymentHash([0; 32]),
+            other => hash_of(hash).map_err(|_| Refusal::LookupHashLength(other))?,
+        };
+        if self.invoices.is_empty() {
+            return Err(Refusal::NoInvoices);
+        }
         self.invoices.get(&hash).ok_or(Refusal::NotFound)
     }
 
@@ -266,6 +273,9 @@ impl Node {
         self.height = self.height.saturating_add(1);
         self.changes.height = true;
         self.tick(now);
+        if !self.watching {
+            self.take_back(now);
+        }
     }
 
     /// Does what is due: ends partial HTLCs and OPEN invoices whose time is over, sends payments, then cancels

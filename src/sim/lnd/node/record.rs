@@ -130,8 +130,6 @@ pub struct InvoiceRecord {
     pub expiry_s: u64,
     /// Final CLTV delta in blocks.
     pub cltv_expiry: u32,
-    /// Route hints were asked for.
-    pub private: bool,
     /// BOLT11.
     pub payment_request: String,
     /// The payment secret, hex.
@@ -142,6 +140,9 @@ pub struct InvoiceRecord {
     pub preimage: Option<Preimage>,
     /// Its state.
     pub state: InvoiceState,
+    /// What the set of HTLCs carried that made it ACCEPTED; 0 before. A cancel leaves it as it is.
+    #[serde(default)]
+    pub paid_msat: u64,
     /// Accepted HTLCs, also those resolved since.
     pub htlcs: Vec<Htlc>,
     /// Each state it was in.
@@ -157,13 +158,6 @@ impl InvoiceRecord {
                 .0
                 .saturating_add(self.expiry_s.saturating_mul(1000)),
         )
-    }
-
-    /// Held and settled HTLCs together.
-    #[must_use]
-    pub fn paid_msat(&self) -> u64 {
-        let kept = self.htlcs.iter().filter(|htlc| htlc.state != HtlcState::Canceled);
-        kept.fold(0, |sum, htlc| sum.saturating_add(htlc.amount_msat))
     }
 
     /// The lowest expiry height among HTLCs in state ACCEPTED.
@@ -231,7 +225,7 @@ impl FailReason {
             Self::InvoiceCanceled => "INCORRECT_PAYMENT_DETAILS: invoice canceled",
             Self::InvoiceExpired => "INCORRECT_PAYMENT_DETAILS: invoice expired",
             Self::HoldExpired => "INCORRECT_PAYMENT_DETAILS: held too long",
-            Self::TimedOutOnChain => "TIMEOUT: htlc timed out on chain",
+            Self::TimedOutOnChain => "PERMANENT_CHANNEL_FAILURE: htlc timed out on chain",
         }
     }
 }

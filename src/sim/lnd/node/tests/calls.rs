@@ -65,7 +65,7 @@ fn cancel_answers_by_state_and_fails_held_htlcs_back() {
 #[test]
 fn add_refuses_what_lnd_refuses() {
     type Change = fn(&mut AddHold);
-    let rows: [(Change, &str); 13] = [
+    let rows: [(Change, &str); 15] = [
         (|r| r.hash.truncate(31), "invalid hash length of 31, want 32"),
         (|r| r.hash.clear(), "invalid hash length of 0, want 32"),
         (|r| r.value = -1, "amount cannot be negative"),
@@ -85,7 +85,7 @@ fn add_refuses_what_lnd_refuses() {
         ),
         (
             |r| r.expiry = 31_536_001,
-            "expiry of 31536001s greater than max expiry 31536000s",
+            "expiry of 3.1536001e+07 seconds greater than max expiry of 3.1536e+07 seconds",
         ),
         (
             |r| r.memo = "x".repeat(1025),
@@ -95,7 +95,18 @@ fn add_refuses_what_lnd_refuses() {
             |r| r.description_hash = vec![1],
             "description hash is 1 bytes, must be 32",
         ),
-        (|r| r.value = i64::MAX, "unable to encode invoice: amount too large"),
+        (
+            |r| r.value = i64::MAX,
+            "payments of negative value are not allowed, value is -1000",
+        ),
+        (
+            |r| r.value = 10_000_000_000_001,
+            "invoice amount 100000.00000001 BTC is too large, max is 100000 BTC",
+        ),
+        (
+            |r| r.memo = "x".repeat(640),
+            "data length too big to fit within 10 bits: 1024",
+        ),
         (|r| r.value = i64::MIN, "amount cannot be negative"),
     ];
     for (change, text) in rows {
@@ -146,7 +157,7 @@ fn add_fills_in_defaults_and_accepts_the_bounds() {
         value_msat: 1_500,
         cltv_expiry: 24,
         expiry: 31_536_000,
-        memo: "x".repeat(1024),
+        memo: "x".repeat(639),
         ..request(3)
     };
     let record = try_add(&mut node, &bounds, START).unwrap();
@@ -158,10 +169,14 @@ fn add_fills_in_defaults_and_accepts_the_bounds() {
 
 #[test]
 fn lookup_of_an_unknown_hash_is_not_found() {
-    assert_eq!(node().lookup(&hash(1).0), Err(Refusal::NotFound));
-    assert_eq!(Refusal::NotFound.to_string(), "unable to locate invoice");
+    let mut node = node();
+    assert_eq!(node.lookup(&hash(1).0), Err(Refusal::NoInvoices));
+    add(&mut node, 2);
+    for unknown in [&hash(1).0[..], &[]] {
+        assert_eq!(node.lookup(unknown), Err(Refusal::NotFound));
+    }
     assert_eq!(
-        node().lookup(&[]).unwrap_err().to_string(),
-        "payment hash must be exactly 32 bytes, is instead 0"
+        node.lookup(&[1; 31]).unwrap_err().to_string(),
+        "payment hash must be exactly 32 bytes, is instead 31"
     );
 }

@@ -55,7 +55,7 @@ fn a_set_stays_open_until_complete_and_each_part_has_its_timer() {
     node.settle(&preimage(1), at(501)).unwrap();
     assert_eq!(status(&node, second), PaymentStatus::Succeeded);
     assert_eq!(status(&node, third), PaymentStatus::Succeeded);
-    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat(), 1_000_000);
+    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat, 1_000_000);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn htlcs_are_refused_for_lnds_reasons() {
 }
 
 #[test]
-fn a_low_final_delta_of_the_invoice_is_raised_to_lnds_own() {
+fn an_htlc_must_leave_the_invoices_own_final_delta() {
     let mut node = node();
     try_add(
         &mut node,
@@ -128,7 +128,7 @@ fn overpayment_has_no_bound_and_is_settled_in_full() {
         },
     );
     node.settle(&preimage(1), START).unwrap();
-    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat(), 5_000_000);
+    assert_eq!(node.lookup(&hash(1).0).unwrap().paid_msat, 5_000_000);
     assert_eq!(node.payment(id).unwrap().money().settled_msat, 5_000_000);
     assert_eq!(
         node.payment(id).unwrap().preimage,
@@ -282,7 +282,17 @@ fn while_the_watchers_are_off_only_calls_change_anything() {
     rescued.set_watching(false);
     mine(&mut rescued, 70);
     rescued.settle(&preimage(1), at(500)).unwrap();
-    assert_eq!(status(&rescued, 1), PaymentStatus::Succeeded);
+    assert_eq!(
+        (state(&rescued, 1), resolution(&rescued, 1)),
+        (InvoiceState::Settled, None)
+    );
+    rescued.set_watching(true);
+    rescued.tick(at(501));
+    assert_eq!(
+        (status(&rescued, 1), resolution(&rescued, 1)),
+        (PaymentStatus::Succeeded, ended(true, false)),
+        "claimed on chain, as its expiry is near"
+    );
 
     node.set_watching(true);
     node.tick(at(500));
