@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bring_up;
+mod faults;
 mod harness;
 mod rig;
 #[allow(dead_code, reason = "shared with tests/suite")]
@@ -14,5 +15,5 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP])
+    harness::run(&[bring_up::GROUP, faults::GROUP])
 }
