@@ -133,14 +133,12 @@ fn atm(id: &str, link: &str, machine: &Machine) -> String {
         Variant::Serial => "serial",
     };
     let [first, second, ..] = machine.setup.cassettes;
-    // A dispense is answered when its motors stop.
-    let reply_ms = 1_000 + 40 * machine.setup.note_ms;
     format!(
         "[[atm]]\nid = \"{id}\"\nmodel = \"puloon-lcdm4000\"\nvariant = \"{variant}\"\npath = {link:?}\n\
          min_amount = \"20.00\"\nmax_amount = \"500.00\"\n\
          [[atm.cassette]]\nposition = 1\ndenomination = \"20.00\"\nnotes = {first}\n\
          [[atm.cassette]]\nposition = 2\ndenomination = \"50.00\"\nnotes = {second}\n\
-         [atm.timings]\nack_ms = 150\nreply_ms = {reply_ms}\nreset_ms = 100\n"
+         [atm.timings]\nack_ms = 150\nreply_ms = 1000\nreset_ms = 100\n"
     )
 }
 
