@@ -43,6 +43,10 @@ pub struct CashOutView {
     pub currency: Currency,
     /// What the customer pays.
     pub price_msat: Msat,
+    /// What LND held or took of the customer, who may pay more than the price; zero before, and from an older daemon. It
+    /// went back whole when the end is `canceled`.
+    #[serde(default)]
+    pub paid_msat: Msat,
     /// The invoice, BOLT11, once LND has it.
     pub payment_request: Option<String>,
     /// The invoice's payment hash, hex.

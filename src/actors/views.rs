@@ -24,6 +24,7 @@ pub fn cashout(cashout: &CashOut) -> CashOutView {
         fee_minor: quote.fee,
         currency: quote.currency,
         price_msat: quote.price,
+        paid_msat: cashout.books.paid,
         payment_request: cashout.payment_request.clone(),
         payment_hash: quote.hash.to_string(),
         created_unix_ms: quote.at,

@@ -221,6 +221,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("deadline_passed", Event::DeadlinePassed { at: LATE }),
         ("window_closing (11 blocks)", Event::WindowClosing { blocks_left: 11 }),
         ("window_closing (5 blocks)", Event::WindowClosing { blocks_left: 5 }),
+        ("window_closing (0 blocks)", Event::WindowClosing { blocks_left: 0 }),
         (
             "check_refused",
             Event::CheckRefused {

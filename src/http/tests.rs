@@ -91,6 +91,9 @@ fn a_view_says_where_it_stands_and_tells_no_secret() {
     assert_eq!((view.amount_minor, view.fee_minor), (Minor(6_000), Minor(100)));
     let json = serde_json::to_string(&view).unwrap();
     assert!(!json.contains(&"09".repeat(32)) && !json.contains("preimage"), "{json}");
+    let mut generous = sample(Phase::Completed);
+    generous.books.paid = Msat(2 * generous.quote.price.0);
+    assert_eq!(views::cashout(&generous).paid_msat.0, 2 * view.price_msat.0);
     let reason = "not paid in time".to_owned();
     let ended = views::cashout(&sample(Phase::Canceled { reason: reason.clone() }));
     assert!(ended.ended && ended.at_rest());

@@ -4,7 +4,9 @@
 //! taken down in good order. Words on the command line pick the tests whose names contain one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod audit;
 mod bring_up;
+mod cashouts;
 mod faults;
 mod harness;
 mod rig;
@@ -15,5 +17,5 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP, faults::GROUP])
+    harness::run(&[bring_up::GROUP, cashouts::GROUP, faults::GROUP])
 }

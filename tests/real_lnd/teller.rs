@@ -2,18 +2,18 @@
 //!
 //! Notes are counted by the emulators, money by the two nodes; nothing that tellerd says is proof of either.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use tellerd::api::{AtmView, CashOutList, CashOutView, StartCashOut};
+use tellerd::api::{AtmView, CancelCashOut, CashOutList, CashOutView, Decision, ResolveCashOut, StartCashOut};
 use tellerd::hardware::puloon::emulator::What;
 use tellerd::ids::CashOutId;
 use tellerd::money::Minor;
 
-use crate::rig::{Net, until};
+use crate::rig::{Net, process, until};
 use crate::site::{Daemon, Lnd, Machine, Site};
 
 /// Values of the notes in positions 1 and 2 of every machine.
-const DENOMINATIONS: [u64; 2] = [2_000, 5_000];
+pub const DENOMINATIONS: [u64; 2] = [2_000, 5_000];
 
 /// A daemon and its world.
 pub struct Teller {
@@ -71,12 +71,47 @@ impl Teller {
         .await
     }
 
+    /// An operator decides about a cash-out.
+    pub async fn resolve(&self, id: CashOutId, decision: Decision) {
+        let order = ResolveCashOut {
+            by: "ada".to_owned(),
+            decision,
+            note: String::new(),
+        };
+        let path = format!("/v1/cashouts/{id}/resolve");
+        self.daemon.post::<CashOutView>(&path, &order).await.expect("resolved");
+    }
+
+    /// The customer does not want to pay any more.
+    pub async fn cancel(&self, id: CashOutId) {
+        let path = format!("/v1/cashouts/{id}/cancel");
+        let order = CancelCashOut::default();
+        self.daemon.post::<CashOutView>(&path, &order).await.expect("canceled");
+    }
+
     /// All cash-outs, the newest first.
     pub async fn cashouts(&self) -> Vec<CashOutView> {
         let list = self.seen("the list of cash-outs", async || {
             self.daemon.get::<CashOutList>("/v1/cashouts").await
         });
         list.await.cashouts
+    }
+
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.seen("metrics", async || self.daemon.text("/metrics").await).await;
+        let mut values = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        values.next_back()
+    }
+
+    /// What `tellerd journal verify` says, beside the running daemon.
+    pub async fn verify_journal(&self) -> Result<String, String> {
+        let data = self.site.path("data").display().to_string();
+        let arguments = ["journal", "verify", "--data", &data].map(str::to_owned);
+        let program = Path::new(env!("CARGO_BIN_EXE_tellerd"));
+        process::output(program, &arguments, &self.site.path("")).await
     }
 
     /// Value of the notes that left the machine `atm1`, `atm2`, …, counted from 0, in minor units.

@@ -27,5 +27,6 @@ mod sim_lnd;
 mod sim_lnd_faults;
 mod sim_lnd_kill;
 mod simulate;
+#[allow(dead_code, reason = "shared with tests/real_lnd")]
 mod site;
 mod via;

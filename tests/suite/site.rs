@@ -133,12 +133,14 @@ fn atm(id: &str, link: &str, machine: &Machine) -> String {
         Variant::Serial => "serial",
     };
     let [first, second, ..] = machine.setup.cassettes;
+    // A slow machine is waited for.
+    let reply_ms = 1_000 + 60 * machine.setup.note_ms;
     format!(
         "[[atm]]\nid = \"{id}\"\nmodel = \"puloon-lcdm4000\"\nvariant = \"{variant}\"\npath = {link:?}\n\
          min_amount = \"20.00\"\nmax_amount = \"500.00\"\n\
          [[atm.cassette]]\nposition = 1\ndenomination = \"20.00\"\nnotes = {first}\n\
          [[atm.cassette]]\nposition = 2\ndenomination = \"50.00\"\nnotes = {second}\n\
-         [atm.timings]\nack_ms = 150\nreply_ms = 1000\nreset_ms = 100\n"
+         [atm.timings]\nack_ms = 150\nreply_ms = {reply_ms}\nreset_ms = 100\n"
     )
 }
 
@@ -174,6 +176,12 @@ impl Daemon {
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
         let answer = self.http.get(self.url(path)?).send().await.ok()?;
         answer.error_for_status().ok()?.json().await.ok()
+    }
+
+    /// The answer as it is, when there is one and it is a success.
+    pub async fn text(&self, path: &str) -> Option<String> {
+        let answer = self.http.get(self.url(path)?).send().await.ok()?;
+        answer.error_for_status().ok()?.text().await.ok()
     }
 
     /// The answer, when there is one and it is a success.

@@ -22,6 +22,7 @@ fn view(state: &str) -> CashOutView {
         fee_minor: Minor(100),
         currency: "EUR".parse().unwrap(),
         price_msat: Msat(61_000_000),
+        paid_msat: Msat(0),
         payment_request: Some("lnbcrt610u1p".into()),
         payment_hash: "07".repeat(32),
         created_unix_ms: UnixMs(1),

@@ -88,6 +88,7 @@ fn view(state: &str) -> CashOutView {
         fee_minor: Minor::ZERO,
         currency: "EUR".parse().expect("code"),
         price_msat: Msat(SIXTY.0 * 10_000),
+        paid_msat: Msat::default(),
         payment_request: Some("lnbcrt".into()),
         payment_hash: hash().to_string(),
         created_unix_ms: UnixMs(1_000),

@@ -125,7 +125,10 @@ impl Stage {
     }
 
     fn index(state: State) -> usize {
-        State::ALL.iter().position(|each| *each == state).expect("it is one of all")
+        State::ALL
+            .iter()
+            .position(|each| *each == state)
+            .expect("it is one of all")
     }
 
     pub fn cell(&self, state: State) -> &Cell {
@@ -147,9 +150,10 @@ impl Stage {
 
     /// Returns once the machine without work gives a reason that has `words` in it: that reason.
     pub async fn complains(&self, words: &str) -> String {
-        until(&format!("tellerd names `{words}`\n{}", self.teller.daemon.last_words()), async || {
-            self.complaint().await.is_some_and(|why| why.contains(words))
-        })
+        until(
+            &format!("tellerd names `{words}`\n{}", self.teller.daemon.last_words()),
+            async || self.complaint().await.is_some_and(|why| why.contains(words)),
+        )
         .await;
         self.complaint().await.unwrap_or_default()
     }
@@ -210,7 +214,14 @@ impl Stage {
             self.cells[Self::index(*state)].request = view.payment_request;
         }
         let (after_notes, serial_kept) = (None, false);
-        self.mishap(State::OutcomeUnknown, Mishap::PowerLost { after_notes, serial_kept }, Target::Dispense);
+        self.mishap(
+            State::OutcomeUnknown,
+            Mishap::PowerLost {
+                after_notes,
+                serial_kept,
+            },
+            Target::Dispense,
+        );
         self.pay(net, State::OutcomeUnknown).await;
         self.reaches(State::OutcomeUnknown, "outcome_unknown").await;
         for state in [State::Held, State::Canceling] {
@@ -232,7 +243,10 @@ impl Stage {
     /// What only happens once LND can not do it any more: asked for, canceled, dispensed to the end.
     pub async fn overtake(&mut self) {
         self.promise(State::Creating).await;
-        let cancel = format!("/v1/cashouts/{}/cancel", self.cell(State::Canceling).id.expect("it was begun"));
+        let cancel = format!(
+            "/v1/cashouts/{}/cancel",
+            self.cell(State::Canceling).id.expect("it was begun")
+        );
         let canceled: Option<CashOutView> = self.teller.daemon.post(&cancel, &serde_json::json!({})).await;
         assert!(canceled.is_some(), "the customer can cancel");
         self.reaches(State::Settling, "settling").await;
@@ -303,11 +317,6 @@ impl Stage {
         let path = format!("/v1/cashouts/{id}/cancel");
         let order = Ordered { by: "ada".to_owned() };
         let _: Option<CashOutView> = self.teller.daemon.post(&path, &order).await;
-    }
-
-    /// Value of the notes that left the state's machine, in minor units.
-    pub fn cash(&self, state: State) -> u64 {
-        self.teller.cash_out(Self::index(state))
     }
 }
 

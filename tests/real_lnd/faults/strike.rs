@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
 
-use super::stage::{Stage, State, pause};
+use super::stage::{AMOUNT, Stage, State, pause};
 use super::verdict::{Final, at_merchant};
+use crate::audit::Fate;
 use crate::rig::payer::Bill;
 use crate::rig::{Net, until};
 
@@ -80,8 +81,51 @@ impl Fault {
                 let words = ["deletemacaroonid", ROOT_KEYS[0]];
                 net.merchant.cli(&words).await.expect("the root key is gone");
             }
+            Self::CustomerAway | Self::CustomerStaysAway => {
+                net.customer.kill();
+                until("the merchant's node misses the customer's", async || {
+                    net.merchant.channels().await.iter().all(|lane| !lane.active)
+                })
+                .await;
+                pause(net, true);
+            }
             _ => pause(net, true),
         }
+    }
+
+    /// Each cash-out stood where it was to stand. With a revoked macaroon LND answers at once that it adds nothing.
+    pub fn found(self, reached: &[String]) {
+        let expected = State::ALL.map(State::name);
+        let first: &[&str] = match self {
+            Self::MacaroonRevoked => &["refused", "quoted", "canceling", "canceled"],
+            _ => &["quoted"],
+        };
+        assert_eq!(reached[1..], expected[1..]);
+        assert!(first.contains(&reached[0].as_str()), "{reached:?}");
+    }
+
+    /// Balances are told by other channels afterwards.
+    pub const fn closes_the_channel(self) -> bool {
+        matches!(self, Self::CustomerStaysAway | Self::OutageBeyondExpiry)
+    }
+
+    /// What must have come of it, more than that nothing is lost.
+    pub fn outcome(self, state: State, fate: Option<&Fate>) {
+        let end = fate.map_or("refused", |fate| fate.view.state.as_str());
+        let outage = matches!(self, Self::OutageBeyondWindow | Self::OutageBeyondExpiry);
+        let expected: &[&str] = match state {
+            State::Canceling => &["canceled"],
+            State::Creating if self == Self::MacaroonRevoked => &["refused", "canceled"],
+            State::Creating | State::AwaitingPayment if self == Self::CustomerStaysAway => &["canceled"],
+            State::Held if outage => &["canceled"],
+            // Settled in time when tellerd is heard before LND's own watch over holds begins.
+            State::Dispensing | State::OutcomeUnknown | State::Settling if outage => &["needs_operator", "completed"],
+            _ => &["completed"],
+        };
+        assert!(expected.contains(&end), "{self:?} in {state:?} ended as {end}");
+        let loss = fate.map_or(0, |fate| fate.view.loss_minor.0);
+        let booked = if end == "needs_operator" { AMOUNT } else { 0 };
+        assert_eq!(loss, booked, "{self:?} in {state:?}");
     }
 
     /// Happens, and is healed. What was seen meanwhile, in words.
@@ -107,8 +151,8 @@ impl Fault {
             }
             Self::CustomerAway => customer_away(net, stage).await,
             Self::CustomerStaysAway => customer_stays_away(net, stage).await,
-            Self::OutageBeyondWindow => outage_beyond_window(net, stage).await,
-            Self::OutageBeyondExpiry => outage_beyond_expiry(net, stage).await,
+            Self::OutageBeyondWindow => outage_beyond_window(net).await,
+            Self::OutageBeyondExpiry => outage_beyond_expiry(net).await,
         }
     }
 }
@@ -198,7 +242,6 @@ const EARNED: [State; 4] = [State::Held, State::Dispensing, State::OutcomeUnknow
 
 /// The customer's node is gone before anything is settled: LND settles, the money does not move.
 async fn settled_in_the_dark(net: &mut Net, stage: &mut Stage) {
-    net.customer.kill();
     pause(net, false);
     stage.rest(net, false, &NOT_PAYABLE).await;
     for state in EARNED {
@@ -226,8 +269,15 @@ async fn in_limbo(node: &crate::rig::Node) -> u64 {
     let told = node.cli(&["pendingchannels"]).await.expect("pending channels");
     let sats = &told["total_limbo_balance"];
     let closing = ["waiting_close_channels", "pending_force_closing_channels"];
-    let count = closing.iter().filter_map(|name| told[*name].as_array()).map(Vec::len).sum::<usize>();
-    let sats = sats.as_str().and_then(|sats| sats.parse().ok()).or_else(|| sats.as_u64());
+    let count = closing
+        .iter()
+        .filter_map(|name| told[*name].as_array())
+        .map(Vec::len)
+        .sum::<usize>();
+    let sats = sats
+        .as_str()
+        .and_then(|sats| sats.parse().ok())
+        .or_else(|| sats.as_u64());
     sats.unwrap_or_default().max(count as u64)
 }
 
@@ -235,7 +285,10 @@ async fn in_limbo(node: &crate::rig::Node) -> u64 {
 async fn mine_until_paid(net: &Net) {
     for _ in 0..60 {
         let mut waiting = 0;
-        for node in [&net.merchant, &net.customer].into_iter().filter(|node| node.is_running()) {
+        for node in [&net.merchant, &net.customer]
+            .into_iter()
+            .filter(|node| node.is_running())
+        {
             waiting += in_limbo(node).await;
         }
         if waiting == 0 {
@@ -269,21 +322,23 @@ async fn customer_stays_away(net: &mut Net, stage: &mut Stage) -> String {
     net.synced().await;
     mine_until_paid(net).await;
     net.open_channel().await;
-    format!("claimed on chain by height {claimed}, {} blocks before the expiry", i64::from(expiry) - i64::from(claimed))
+    format!(
+        "claimed on chain by height {claimed}, {} blocks before the expiry",
+        i64::from(expiry) - i64::from(claimed)
+    )
 }
 
-async fn outage_beyond_window(net: &mut Net, stage: &mut Stage) -> String {
+async fn outage_beyond_window(net: &mut Net) -> String {
     pause(net, false);
     let expiry = expiry(net).await;
     net.merchant.kill();
     net.mine_to(expiry - HOLD_EXPIRY_DELTA + 1).await;
     net.merchant.start();
     net.whole().await;
-    let _ = stage;
     "LND came back one block after it should have canceled".to_owned()
 }
 
-async fn outage_beyond_expiry(net: &mut Net, stage: &mut Stage) -> String {
+async fn outage_beyond_expiry(net: &mut Net) -> String {
     pause(net, false);
     let expiry = expiry(net).await;
     net.merchant.kill();
@@ -293,6 +348,5 @@ async fn outage_beyond_expiry(net: &mut Net, stage: &mut Stage) -> String {
     net.synced().await;
     mine_until_paid(net).await;
     net.open_channel().await;
-    let _ = stage;
     "the customer took the money back on chain before LND came back".to_owned()
 }

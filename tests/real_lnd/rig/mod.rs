@@ -39,6 +39,8 @@ pub struct Net {
     pub merchant: Node,
     /// The node of all customers.
     pub customer: Node,
+    /// Another payer, once a test wants one.
+    pub stranger: Option<Node>,
 }
 
 /// The folder with lnd, lncli, btcd and btcctl.
@@ -106,6 +108,7 @@ impl Net {
             chain,
             merchant,
             customer,
+            stranger: None,
         }
     }
 
@@ -189,10 +192,7 @@ impl Net {
     /// Returns once the running nodes are fully started and at the chain's height.
     pub async fn synced(&self) {
         let height = self.chain.height().await;
-        for node in [&self.merchant, &self.customer]
-            .into_iter()
-            .filter(|node| node.is_running())
-        {
+        for node in self.nodes().filter(|node| node.is_running()) {
             node.reaches(WalletState::ServerActive).await;
             until(&format!("{} is at height {height}", node.name), async || {
                 node.info()
@@ -203,30 +203,76 @@ impl Net {
         }
     }
 
-    /// Sats of the customer in open channels, as its own node counts them: those in HTLCs on their way are not in it.
+    /// Brings up a second payer with a channel of its own to the merchant. Returns at once when there is one.
+    pub async fn invite_stranger(&mut self) {
+        const SATS: &str = "4000000";
+        if self.stranger.is_some() {
+            return;
+        }
+        let bin = binaries().unwrap_or_else(|why| panic!("{why}"));
+        let mut stranger = Node::new("stranger", &bin, &self.folder("stranger"), &self.chain, &[]);
+        stranger.start_locked();
+        stranger.init_wallet().await;
+        let stranger = self.stranger.insert(stranger);
+        stranger.reaches(WalletState::RpcActive).await;
+        let told = stranger.cli(&["newaddress", "p2wkh"]).await.expect("an address");
+        let address = told["address"].as_str().expect("an address");
+        let send = ["sendcoins", "--force", "--addr", address, "--amt", SATS];
+        self.customer.cli(&send).await.expect("coins");
+        self.mine(1).await;
+        let stranger = self.stranger.as_ref().expect("it is there");
+        let merchant = self.merchant.info().await.expect("the merchant's node answers");
+        let peer = self.merchant.peer_address().to_string();
+        let open = [
+            "openchannel",
+            "--connect",
+            &peer,
+            "--node_key",
+            &merchant.identity_pubkey,
+            "--local_amt",
+            "3000000",
+        ];
+        until("a stranger opens a channel", async || stranger.cli(&open).await.is_ok()).await;
+        self.mine(6).await;
+        until("the stranger's channel can be used", async || {
+            let all = self.merchant.channels().await;
+            let active = all.iter().filter(|lane| lane.active).count() > 1;
+            active && stranger.channels().await.iter().any(|lane| lane.active)
+        })
+        .await;
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(&self.merchant).chain(self.payers())
+    }
+
+    /// The nodes that pay the merchant.
+    pub fn payers(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(&self.customer).chain(&self.stranger)
+    }
+
+    /// Sats of all payers in open channels, as their own nodes count them: those in HTLCs on their way are not in it.
     pub async fn customer_sats(&self) -> i64 {
-        self.customer
-            .channels()
-            .await
-            .iter()
-            .map(|lane| lane.local_balance)
-            .sum()
+        let mut sum = 0;
+        for node in self.payers() {
+            sum += node.local_sats().await;
+        }
+        sum
     }
 
     /// Sats of the merchant in open channels, as its own node counts them.
     pub async fn merchant_sats(&self) -> i64 {
-        self.merchant
-            .channels()
-            .await
-            .iter()
-            .map(|lane| lane.local_balance)
-            .sum()
+        self.merchant.local_sats().await
     }
 
     /// Ends all. Its folder stays, for a look at the logs, when `keep`.
     pub async fn down(mut self, keep: bool) {
         self.merchant.stop().await;
         self.customer.stop().await;
+        if let Some(stranger) = &mut self.stranger {
+            stranger.stop().await;
+        }
         self.chain.stop().await;
         if let (true, Some(dir)) = (keep, self.dir.take()) {
             println!("logs are kept in {}", dir.keep().display());

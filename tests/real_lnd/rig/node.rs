@@ -106,6 +106,8 @@ impl Node {
             "--bitcoin.defaultchanconfs=1",
             "--bitcoin.defaultremotedelay=4",
             "--payments-expiration-grace-period=1s",
+            // What became of each HTLC of a customer is to be seen afterwards.
+            "--keep-failed-payment-attempts",
             // Simnet has nobody to tell a fee.
             "--fee.min-update-timeout=1h",
         ];
@@ -239,6 +241,11 @@ impl Node {
             .expect("channels")
             .into_inner()
             .channels
+    }
+
+    /// Sats of its own in open channels.
+    pub async fn local_sats(&self) -> i64 {
+        self.channels().await.iter().map(|lane| lane.local_balance).sum()
     }
 
     /// `lncli`, and what it prints.

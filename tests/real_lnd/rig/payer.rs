@@ -1,4 +1,4 @@
-//! What the customer's node is asked to do: pay whole, in parts, too much, or never the whole.
+//! What a payer's node is asked to do: pay whole, in parts, too much, or never the whole.
 //!
 //! Where the money is, is told by the customer's own node: [`Net::payment`], and its channel's balance.
 
@@ -10,7 +10,7 @@ use tellerd::proto::routerrpc::{SendPaymentRequest, SendToRouteRequest, TrackPay
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use super::node::Authed;
+use super::node::{Authed, Node};
 use super::{Net, until};
 
 /// An invoice as a wallet reads it.
@@ -51,13 +51,13 @@ pub struct Part {
     pub cltv: u32,
 }
 
-impl Net {
+impl Node {
     async fn router(&self) -> RouterClient<Authed> {
-        let channel = self.customer.channel().await.expect("the customer's node answers");
-        RouterClient::with_interceptor(channel, self.customer.macaroon("admin.macaroon"))
+        let channel = self.channel().await.expect("a payer's node answers");
+        RouterClient::with_interceptor(channel, self.macaroon("admin.macaroon"))
     }
 
-    /// The customer pays, as a wallet does; the last state of the payment, once it is final. In HTLCs of at most
+    /// Pays as a wallet does; the last state of the payment, once it is final. In HTLCs of at most
     /// `shard_msat` when that is given.
     pub async fn pay(&self, payment_request: &str, shard_msat: Option<u64>) -> JoinHandle<Result<Payment, Status>> {
         let mut router = self.router().await;
@@ -79,22 +79,16 @@ impl Net {
         })
     }
 
-    /// The customer sends one HTLC of the test's own making; what became of it, once that is known.
+    /// Sends one HTLC of the test's own making; what became of it, once that is known.
     pub async fn send_part(&self, bill: &Bill, part: Part) -> JoinHandle<Result<HtlcAttempt, Status>> {
         let mut router = self.router().await;
         let lane = self
-            .customer
             .channels()
             .await
             .into_iter()
             .find(|lane| lane.active)
             .expect("a channel");
-        let height = self
-            .customer
-            .info()
-            .await
-            .expect("the customer's node answers")
-            .block_height;
+        let height = self.info().await.expect("a payer's node answers").block_height;
         let amount = i64::try_from(part.amount_msat).expect("an amount");
         // A receiver refuses an expiry that a block found meanwhile would make too early; wallets add a few blocks.
         let expiry = height + part.cltv;
@@ -123,7 +117,7 @@ impl Net {
         tokio::spawn(async move { Ok(router.send_to_route_v2(request).await?.into_inner()) })
     }
 
-    /// A payment as the customer's node sees it now; `None` when it knows none.
+    /// A payment as this node sees it now; `None` when it knows none.
     pub async fn payment(&self, hash: [u8; 32]) -> Option<Payment> {
         let request = TrackPaymentRequest {
             payment_hash: hash.to_vec(),
@@ -131,6 +125,23 @@ impl Net {
         };
         let mut updates = self.router().await.track_payment_v2(request).await.ok()?.into_inner();
         updates.message().await.ok()?
+    }
+}
+
+impl Net {
+    /// [`Node::pay`] of the customer.
+    pub async fn pay(&self, payment_request: &str, shard_msat: Option<u64>) -> JoinHandle<Result<Payment, Status>> {
+        self.customer.pay(payment_request, shard_msat).await
+    }
+
+    /// [`Node::send_part`] of the customer.
+    pub async fn send_part(&self, bill: &Bill, part: Part) -> JoinHandle<Result<HtlcAttempt, Status>> {
+        self.customer.send_part(bill, part).await
+    }
+
+    /// [`Node::payment`] of the customer.
+    pub async fn payment(&self, hash: [u8; 32]) -> Option<Payment> {
+        self.customer.payment(hash).await
     }
 
     /// Returns once the customer's node says so of the payment.
