@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AtmId, CashOutId, ClientName, NostrKey};
-use crate::money::{Currency, Minor, Msat};
+use crate::money::{Currency, Funds, Minor, Msat};
 use crate::time::UnixMs;
 
 /// `POST /v1/cashouts`: a customer wants notes.
@@ -31,7 +31,7 @@ pub struct CashOutView {
     pub state: String,
     /// Why it is in that state, where there is more to say.
     pub reason: Option<String>,
-    /// `completed` or `canceled`: nothing will change any more.
+    /// `completed` or `canceled`: nothing will change any more, unless [`Self::funds`] are lost.
     pub ended: bool,
     /// What an operator is expected to do, if anything.
     pub operator_action: Option<String>,
@@ -65,6 +65,9 @@ pub struct CashOutView {
     pub loss_minor: Minor,
     /// The payment was taken.
     pub settled: bool,
+    /// Whether its money is there, once it was taken; not told by an older daemon.
+    #[serde(default)]
+    pub funds: Option<Funds>,
 }
 
 impl CashOutView {

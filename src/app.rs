@@ -40,6 +40,8 @@ use nostr::{NostrError, OnNostr};
 
 /// Changes that a slow follower may lag behind before it has to read anew.
 const CHANGES: usize = 4096;
+/// Ends of HTLCs that an invoice's actor may lag behind; it finds by asking what it missed.
+const FINALS: usize = 1024;
 /// Appends that may wait before the actors wait themselves.
 const APPENDS: usize = 65_536;
 /// How long an end that was asked for waits for a dispense under way. Longer than any device takes for one.
@@ -311,6 +313,7 @@ fn shared(
         clock,
         metrics,
         changes: broadcast::Sender::new(CHANGES),
+        finals: broadcast::Sender::new(FINALS),
         journal_lost: Arc::new(watch::Sender::new(None)),
         service,
         operators,

@@ -1,7 +1,8 @@
 //! Amounts: integers in their smallest unit, never floating point.
 //!
 //! Fiat is counted in minor units (cents), Lightning in millisatoshi. Arithmetic is checked:
-//! an overflow is an error or `None`, never a wrapped amount.
+//! an overflow is an error or `None`, never a wrapped amount. Also the word for whether settled money is there: both
+//! machines, the node's client and the API need it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -44,6 +45,41 @@ impl std::iter::Sum for Minor {
     /// Saturating: a sum of counted notes can not reach the bound.
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
         iter.fold(Self::ZERO, |a, b| Self(a.0.saturating_add(b.0)))
+    }
+}
+
+/// Whether the money of a settled invoice has arrived. A node's "settled" is only its database: the HTLC may still have to
+/// be fulfilled with a peer that is offline, or claimed on chain, or may have timed out there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Funds {
+    /// Nobody follows it: the node did not store what finally becomes of HTLCs, or the record is an older one.
+    #[default]
+    NotFollowed,
+    /// Settled, and not every HTLC is at its end.
+    Pending,
+    /// Every HTLC ended with the money here.
+    Final,
+    /// An HTLC ended without: the money never comes.
+    Lost,
+}
+
+impl Funds {
+    /// The word in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFollowed => "not_followed",
+            Self::Pending => "pending",
+            Self::Final => "final",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// As in every record from before settlements were followed.
+    #[must_use]
+    pub fn is_not_followed(&self) -> bool {
+        *self == Self::NotFollowed
     }
 }
 

@@ -191,7 +191,7 @@ mod tests {
         let frozen = [
             (
                 format!(r#"{{"at":1,"item":"cash_out","id":"{id}","event":{{"type":"invoice_settled","paid":61000}}}}"#),
-                Body::CashOut { id: id.parse().unwrap(), event: Event::InvoiceSettled { paid: crate::money::Msat(61_000) } },
+                Body::CashOut { id: id.parse().unwrap(), event: Event::InvoiceSettled { paid: crate::money::Msat(61_000), funds: crate::money::Funds::NotFollowed } },
             ),
             (
                 format!(
@@ -303,8 +303,53 @@ mod tests {
                 r#"{{"at":1,"item":"invoice","hash":"{hash}","event":{{"type":"settled_at_lnd","paid":61000{bytes}}}}}"#
             );
             let paid = crate::money::Msat(61_000);
-            let event = InvoiceEvent::SettledAtLnd { paid, at };
+            let event = InvoiceEvent::SettledAtLnd {
+                paid,
+                at,
+                follow: false,
+            };
             assert_same(&bytes, Body::Invoice { hash, event });
+        }
+    }
+
+    /// Nor this one: what became of settled money came later.
+    #[test]
+    fn version_1_bytes_of_followed_settlements_stay_readable() {
+        use crate::money::{Funds, Msat};
+        let (id, hash) = ("01JD2M9K7Q8XWV3F", PaymentHash([7; 32]));
+        let of_invoice = |event: &str| format!(r#"{{"at":1,"item":"invoice","hash":"{hash}","event":{event}}}"#);
+        let of_cashout = |event: &str| format!(r#"{{"at":1,"item":"cash_out","id":"{id}","event":{event}}}"#);
+        let (paid, at) = (Msat(61_000), Some(UnixMs(5)));
+        for (bytes, event) in [
+            (
+                r#"{"type":"settled_at_lnd","paid":61000,"at":5,"follow":true}"#,
+                InvoiceEvent::SettledAtLnd { paid, at, follow: true },
+            ),
+            (
+                r#"{"type":"funds_seen","funds":"lost","at":6}"#,
+                InvoiceEvent::FundsSeen {
+                    funds: Funds::Lost,
+                    at: UnixMs(6),
+                },
+            ),
+        ] {
+            assert_same(&of_invoice(bytes), Body::Invoice { hash, event });
+        }
+        for (bytes, event) in [
+            (
+                r#"{"type":"invoice_settled","paid":61000,"funds":"pending"}"#,
+                Event::InvoiceSettled {
+                    paid,
+                    funds: Funds::Pending,
+                },
+            ),
+            (
+                r#"{"type":"funds_seen","funds":"final"}"#,
+                Event::FundsSeen { funds: Funds::Final },
+            ),
+        ] {
+            let id = id.parse().unwrap();
+            assert_same(&of_cashout(bytes), Body::CashOut { id, event });
         }
     }
 

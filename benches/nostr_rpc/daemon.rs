@@ -1,4 +1,4 @@
-//! A whole daemon in a thread: all that `tellerd run` starts, with a made-up node, and a made-up outbox on demand.
+//! A whole daemon in a thread: all that `tellerd run` starts, with a made-up node or LND, and a made-up outbox on demand.
 
 use std::fs::File;
 use std::io;
@@ -11,12 +11,11 @@ use tellerd::actors::nostr::gate::Gate;
 use tellerd::app::{self, Instead};
 use tellerd::config::Config;
 use tellerd::journal::{Options, SegmentFile, WrapFile};
+use tellerd::lnd::Lightning;
 use tellerd::metrics::Metrics;
 use tellerd::nostr::outbox::Outbox;
 use tellerd::store;
 use tokio::sync::oneshot;
-
-use crate::node::Node;
 
 /// The service's secret key.
 pub const SECRET: &str = "0000000000000000000000000000000000000000000000000000000000ffffff";
@@ -29,7 +28,14 @@ pub struct Plan<'a> {
     pub clients: &'a str,
     pub journal_in_memory: bool,
     pub outbox: Option<Arc<dyn Outbox>>,
+    /// In the place of the LND that `lnd` names.
+    pub node: Option<Arc<dyn Lightning>>,
+    /// The keys of `[lnd]`.
+    pub lnd: &'a str,
 }
+
+/// Keys of `[lnd]` when a made-up node stands there.
+pub const NO_LND: &str = "address = '127.0.0.1:1'\ntls_cert = 'none'\nmacaroon = 'none'";
 
 /// A running one. Its actors end when it is dropped.
 pub struct Daemon {
@@ -62,12 +68,11 @@ fn config(plan: &Plan) -> Config {
     std::fs::set_permissions(&key_file, owner_only).unwrap();
     let sats = 2_100_000_000_000_000_u64;
     let text = format!(
-        "data_dir = 'data'\n[lnd]\naddress = '127.0.0.1:1'\ntls_cert = 'none'\nmacaroon = 'none'\n\
-         [rate]\ncurrency = 'EUR'\nper_btc = '95000.00'\n\
+        "data_dir = 'data'\n[lnd]\n{}\n[rate]\ncurrency = 'EUR'\nper_btc = '95000.00'\n\
          [nostr]\nkey_file = 'nostr.key'\nrelays = ['{}']\n\
          [service]\nmax_amount_sats = {sats}\nmax_held_sats = {sats}\nsats_per_day = {sats}\nmax_open = 100000\n\
          requests_per_minute = 60000\n{}",
-        plan.relay, plan.clients
+        plan.lnd, plan.relay, plan.clients
     );
     Config::parse(&text, &plan.dir.join("fleet.toml")).expect("a configuration")
 }
@@ -75,7 +80,7 @@ fn config(plan: &Plan) -> Config {
 impl Daemon {
     /// Returns when its node can be asked for invoices.
     pub fn start(plan: Plan) -> Self {
-        let (config, outbox) = (config(&plan), plan.outbox.clone());
+        let (config, outbox, node) = (config(&plan), plan.outbox.clone(), plan.node.clone());
         let wrap: WrapFile = match plan.journal_in_memory {
             true => Arc::new(|file| Box::new(Memory(file))),
             false => Options::default().wrap,
@@ -86,10 +91,7 @@ impl Daemon {
         let figures = metrics.clone();
         let run = move || {
             actix::System::new().block_on(async move {
-                let instead = Instead {
-                    lnd: Some(Arc::new(Node::default())),
-                    outbox,
-                };
+                let instead = Instead { lnd: node, outbox };
                 let opened = store::open(&config.data_dir).expect("a data directory");
                 let up = app::bring_up_with(&config, opened, &figures, wrap, instead).expect("actors");
                 while !up.fleet.metrics().await.contains("tellerd_lnd_connected 1") {

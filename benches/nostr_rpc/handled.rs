@@ -17,8 +17,9 @@ use tellerd::time::UnixMs;
 use tokio::sync::Semaphore;
 
 use crate::clients;
-use crate::daemon::{Daemon, Plan, SECRET, service};
+use crate::daemon::{Daemon, NO_LND, Plan, SECRET, service};
 use crate::meter::{self, Meter};
+use crate::node::Node;
 
 const CLIENTS: u16 = 50;
 /// Requests that are being answered at once; below what the gate allows one client and all.
@@ -103,6 +104,8 @@ fn measured(version: Version, journal_in_memory: bool, count: usize) -> Row {
         clients: &clients::configured(&keys),
         journal_in_memory,
         outbox: Some(collector.clone()),
+        node: Some(Arc::new(Node::default())),
+        lnd: NO_LND,
     });
     answer(
         &daemon,

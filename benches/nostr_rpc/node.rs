@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use tellerd::ids::{PaymentHash, Preimage};
 use tellerd::lnd::{
-    Commitment, HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, Lightning, LnError, NodeInfo, NodeState, Updates,
+    Commitment, FundsSeen, HoldInvoiceRequest, HtlcKey, InvoiceSnapshot, InvoiceState, Lightning, LnError, NodeInfo,
+    NodeState, Updates,
 };
 use tellerd::money::Msat;
 
@@ -37,6 +38,7 @@ impl Lightning for Node {
             block_height: HEIGHT,
             synced_to_chain: true,
             stores_resolutions: false,
+            hold_expiry_delta: None,
             no_new: None,
         })
     }
@@ -79,6 +81,18 @@ impl Lightning for Node {
 
     async fn rights(&self) -> Result<(), LnError> {
         Ok(())
+    }
+
+    async fn follows(&self) -> Result<(), LnError> {
+        Ok(())
+    }
+
+    async fn funds(&self, _: &PaymentHash) -> Result<FundsSeen, LnError> {
+        Ok(FundsSeen::Final)
+    }
+
+    async fn finals(&self) -> Result<Updates<HtlcKey>, LnError> {
+        Ok(Box::pin(futures_util::stream::pending()))
     }
 
     fn pace(&self) -> Duration {

@@ -21,8 +21,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clients;
-use crate::daemon::{Daemon, Plan, service};
+use crate::daemon::{Daemon, NO_LND, Plan, service};
 use crate::meter::percentiles;
+use crate::node::Node;
 
 const CLIENTS: u16 = 200;
 /// Calls of the one client that is alone.
@@ -52,6 +53,8 @@ pub fn run(rounds: usize) {
         clients: &clients::configured(&keys),
         journal_in_memory: false,
         outbox: None,
+        node: Some(Arc::new(Node::default())),
+        lnd: NO_LND,
     });
     let echo = echo(relay.clone());
     println!("\nRound trip over a relay on loopback, journal with fdatasync, NIP-44 v2; ms");

@@ -79,7 +79,7 @@ impl Recorded {
     pub fn of(folded: &Folded) -> Self {
         Self {
             book: folded.clients.clone(),
-            unfinished: folded.unfinished_clients().collect(),
+            unfinished: folded.unfinished_clients().into_iter().collect(),
         }
     }
 }

@@ -6,9 +6,11 @@
 use crate::cashout::{CashOut, Phase};
 use crate::hardware::DispenseOrder;
 use crate::ids::AtmId;
+use crate::invoice::{Invoice, InvoicePhase};
 use crate::metrics::{Exposure, Metrics};
-use crate::money::Minor;
+use crate::money::{Funds, Minor};
 use crate::store::Folded;
+use crate::time::UnixMs;
 
 /// Sets every gauge that follows from `folded`; `height` is LND's, when it is known.
 pub(super) fn set(metrics: &Metrics, folded: &Folded, height: Option<u32>) {
@@ -36,6 +38,7 @@ pub(super) fn set(metrics: &Metrics, folded: &Folded, height: Option<u32>) {
 fn exposure(folded: &Folded, height: Option<u32>) -> Exposure {
     let mut exposure = Exposure::default();
     for invoice in folded.invoices.values() {
+        settlement(&mut exposure, invoice);
         let Some(hold) = invoice.hold() else { continue };
         exposure.held_sats = exposure.held_sats.saturating_add(hold.paid.sat_floor());
         if let Some(height) = height {
@@ -43,13 +46,37 @@ fn exposure(folded: &Folded, height: Option<u32>) -> Exposure {
             let lowest = exposure.lowest_blocks_left.map_or(left, |lowest| lowest.min(left));
             exposure.lowest_blocks_left = Some(lowest);
         }
-        let oldest = exposure.oldest_hold.map_or(hold.since, |oldest| oldest.min(hold.since));
-        exposure.oldest_hold = Some(oldest);
+        exposure.oldest_hold = older(exposure.oldest_hold, Some(hold.since));
     }
     let unsettled = folded.cashouts.values().filter(|c| matches!(c.phase, Phase::Settling));
     exposure.dispensed_unsettled_sats =
         unsettled.fold(0, |sum, c: &CashOut| sum.saturating_add(c.quote.price.sat_floor()));
     exposure
+}
+
+/// What is to be settled, and what is settled without its money being there.
+fn settlement(exposure: &mut Exposure, invoice: &Invoice) {
+    match &invoice.phase {
+        InvoicePhase::Settling { since, hold, .. } => {
+            // An older record does not tell; the hold is older than the order.
+            let since = since.or(hold.map(|hold| hold.since));
+            exposure.oldest_settling = older(exposure.oldest_settling, since);
+        }
+        InvoicePhase::Settled {
+            paid,
+            at,
+            funds: Funds::Pending,
+        } => {
+            exposure.not_final_sats = exposure.not_final_sats.saturating_add(paid.sat_floor());
+            exposure.not_final_invoices = exposure.not_final_invoices.saturating_add(1);
+            exposure.oldest_not_final = older(exposure.oldest_not_final, *at);
+        }
+        _ => {}
+    }
+}
+
+fn older(one: Option<UnixMs>, other: Option<UnixMs>) -> Option<UnixMs> {
+    one.into_iter().chain(other).min()
 }
 
 /// Notes of one cassette that open cash-outs keep.

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::child::{DownGuard, Post, can_panic};
 use super::drive::{Carrier, Done, Flights, Work, drive, restart, write};
+use super::funds;
 use super::invoice_work;
 use super::item::{Item, Refused, Verdict};
 use super::journal::{Journal, JournalError, load_invoice};
@@ -26,7 +27,8 @@ use super::shared::Shared;
 use crate::ids::{PaymentHash, Preimage};
 use crate::invoice::{self, Effect, Invoice, InvoiceEvent, InvoicePhase, InvoiceSpec, Owner};
 use crate::lnd::{Commitment, InvoiceState};
-use crate::metrics::{ActorKind, LndMethod};
+use crate::metrics::{ActorKind, FailureReason, LndMethod};
+use crate::money::Funds;
 use crate::record::Body;
 use crate::time::UnixMs;
 
@@ -373,7 +375,10 @@ impl Handler<InvoiceCall> for InvoiceActor {
                 })
             }
             Order::Commit => self.commit(ctx),
-            Order::Settle(preimage) => self.order(InvoiceEvent::SettleOrdered { preimage }, None, ctx),
+            Order::Settle(preimage) => {
+                let at = Some(self.shared.clock.now());
+                self.order(InvoiceEvent::SettleOrdered { preimage, at }, None, ctx)
+            }
             Order::Cancel(reason) => self.order(InvoiceEvent::CancelOrdered { reason }, None, ctx),
         }
     }
@@ -384,6 +389,7 @@ impl StreamHandler<LndStatus> for InvoiceActor {
     fn handle(&mut self, status: LndStatus, ctx: &mut Self::Context) {
         if status.is_up() && std::mem::replace(&mut self.epoch, status.epoch) != status.epoch {
             restart(self, (), Effect::Watch, ctx);
+            restart(self, (), Effect::FollowFunds, ctx);
         }
         if status.is_up()
             && self
@@ -428,13 +434,19 @@ impl Carrier for InvoiceActor {
             Effect::Settle => Box::pin(invoice_work::settle(shared, invoice)),
             Effect::Cancel => Box::pin(invoice_work::cancel(shared, invoice)),
             Effect::Watch => Box::pin(invoice_work::watch(shared, invoice)),
+            Effect::FollowFunds => Box::pin(funds::follow(shared, invoice)),
         }
     }
 
-    fn adopted(&mut self, (): (), before: &Invoice, _: &InvoiceEvent, ctx: &mut Context<Self>) {
+    fn adopted(&mut self, (): (), before: &Invoice, event: &InvoiceEvent, ctx: &mut Context<Self>) {
         if let Some(after) = self.invoice() {
+            let funds = after.funds().map_or("", Funds::as_str);
             let (before, after) = (before.phase.name(), after.phase.name());
-            tracing::info!(invoice = %self.hash, before, after, "invoice");
+            tracing::info!(invoice = %self.hash, before, after, funds, "invoice");
+        }
+        if let InvoiceEvent::FundsSeen { funds: Funds::Lost, .. } = event {
+            tracing::error!(invoice = %self.hash, "settled at LND, but an HTLC ended without the money");
+            self.shared.metrics.failed(FailureReason::FundsLost);
         }
         self.tell_owner();
         self.arm(ctx);

@@ -4,7 +4,7 @@
 //! true: an answer that could have two meanings is asked again. Source: facts/lnd.md section 3.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
@@ -16,10 +16,11 @@ use crate::invoice::{Invoice, InvoiceEvent, InvoicePhase};
 use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind};
 use crate::metrics::LndMethod;
 use crate::money::Msat;
-use crate::time::UnixMs;
 
 /// Between two tries of a call that failed.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
+/// A settle that LND keeps refusing is told so often.
+const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// No BOLT11 text is longer; a record of it has to fit the journal.
 const LONGEST: usize = 16 << 10;
@@ -31,8 +32,13 @@ fn done(event: InvoiceEvent) -> Done<InvoiceEvent> {
     }
 }
 
-fn settled_at(paid: Msat, at: UnixMs) -> InvoiceEvent {
-    InvoiceEvent::SettledAtLnd { paid, at: Some(at) }
+/// Followed exactly when the node stores at this moment what becomes of its HTLCs.
+fn settled_now(shared: &Shared, paid: Msat) -> InvoiceEvent {
+    InvoiceEvent::SettledAtLnd {
+        paid,
+        at: Some(shared.clock.now()),
+        follow: shared.status.borrow().follows(),
+    }
 }
 
 fn later() -> Done<InvoiceEvent> {
@@ -42,12 +48,18 @@ fn later() -> Done<InvoiceEvent> {
     }
 }
 
+/// LND is away or starting: that shows elsewhere.
+fn is_usual(error: &LnError) -> bool {
+    matches!(
+        error.kind,
+        LnErrorKind::Unreachable | LnErrorKind::Timeout | LnErrorKind::NotReady
+    )
+}
+
 fn failed(invoice: &Invoice, error: &LnError) -> Done<InvoiceEvent> {
-    match error.kind {
-        LnErrorKind::Unreachable | LnErrorKind::Timeout | LnErrorKind::NotReady => {
-            tracing::debug!(invoice = %invoice.spec.hash, %error, "asked again later");
-        }
-        _ => tracing::error!(invoice = %invoice.spec.hash, %error, "asked again later"),
+    match is_usual(error) {
+        true => tracing::debug!(invoice = %invoice.spec.hash, %error, "asked again later"),
+        false => tracing::error!(invoice = %invoice.spec.hash, %error, "asked again later"),
     }
     later()
 }
@@ -114,7 +126,7 @@ pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoice
         Ok(None) if is_gone(&shared, hash).await => return done(InvoiceEvent::CanceledAtLnd),
         Ok(None) => return later(),
         Ok(Some(seen)) => {
-            if let Some(event) = news(&invoice, &seen, shared.clock.now()) {
+            if let Some(event) = news(&shared, &invoice, &seen) {
                 return done(event);
             }
         }
@@ -127,7 +139,7 @@ pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoice
     while let Some(seen) = stream.next().await {
         match seen {
             Ok(seen) => {
-                if let Some(event) = news(&invoice, &seen, shared.clock.now()) {
+                if let Some(event) = news(&shared, &invoice, &seen) {
                     return done(event);
                 }
             }
@@ -151,15 +163,15 @@ async fn is_gone(shared: &Shared, hash: PaymentHash) -> bool {
 }
 
 /// What a state at LND adds to what is known.
-fn news(invoice: &Invoice, seen: &InvoiceSnapshot, at: UnixMs) -> Option<InvoiceEvent> {
+fn news(shared: &Shared, invoice: &Invoice, seen: &InvoiceSnapshot) -> Option<InvoiceEvent> {
     match seen.state {
         InvoiceState::Open => None,
         InvoiceState::Accepted => matches!(invoice.phase, InvoicePhase::Open).then_some(InvoiceEvent::Accepted {
             paid: seen.paid,
             lowest_expiry_height: seen.lowest_expiry_height,
-            at,
+            at: shared.clock.now(),
         }),
-        InvoiceState::Settled => Some(settled_at(seen.paid, at)),
+        InvoiceState::Settled => Some(settled_now(shared, seen.paid)),
         InvoiceState::Canceled => Some(InvoiceEvent::CanceledAtLnd),
         InvoiceState::Unknown(number) => {
             tracing::error!(invoice = %seen.hash, number, "LND tells a state that this version does not know");
@@ -170,25 +182,38 @@ fn news(invoice: &Invoice, seen: &InvoiceSnapshot, at: UnixMs) -> Option<Invoice
 
 /// `SettleInvoice`, until LND says settled or canceled.
 pub(super) async fn settle(shared: Arc<Shared>, invoice: Invoice) -> Done<InvoiceEvent> {
-    let InvoicePhase::Settling { preimage, hold } = &invoice.phase else {
+    let InvoicePhase::Settling { preimage, hold, .. } = &invoice.phase else {
         return later();
     };
     let paid = hold.map_or(invoice.spec.amount, |hold| hold.paid);
-    shared.lnd_up().await;
-    match shared.ask_lnd(LndMethod::Settle, lnd::settle(preimage.clone())).await {
-        Ok(()) => done(settled_at(paid, shared.clock.now())),
-        Err(error) if error.kind == LnErrorKind::AlreadyCanceled => done(InvoiceEvent::CanceledAtLnd),
+    let mut complained = None;
+    loop {
+        shared.lnd_up().await;
+        let error = match shared.ask_lnd(LndMethod::Settle, lnd::settle(preimage.clone())).await {
+            Ok(()) => return done(settled_now(&shared, paid)),
+            Err(error) if error.kind == LnErrorKind::AlreadyCanceled => return done(InvoiceEvent::CanceledAtLnd),
+            Err(error) => error,
+        };
         // A canceled invoice may be deleted. But while LND could still hold it, it is asked again.
-        Err(error) if error.kind == LnErrorKind::NotFound => {
+        if error.kind == LnErrorKind::NotFound {
             let height = shared.status.borrow().height;
             let left = hold.map(|hold| hold.blocks_left(invoice.spec.hold_expiry_delta, height));
             if left.is_some_and(|left| left <= 0) {
                 return done(InvoiceEvent::CanceledAtLnd);
             }
-            failed(&invoice, &error)
         }
-        Err(error) => failed(&invoice, &error),
+        complain(&mut complained, &invoice, &error);
+        tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Cash is out and LND does not take the money: told at once, and again while it lasts.
+fn complain(last: &mut Option<Instant>, invoice: &Invoice, error: &LnError) {
+    if is_usual(error) || last.is_some_and(|last| last.elapsed() < COMPLAIN) {
+        return tracing::debug!(invoice = %invoice.spec.hash, %error, "asked again later");
+    }
+    *last = Some(Instant::now());
+    tracing::error!(invoice = %invoice.spec.hash, %error, "LND does not settle; asked again and again");
 }
 
 /// `CancelInvoice`, until LND says canceled or settled.
@@ -208,7 +233,7 @@ pub(super) async fn cancel(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoic
 
 async fn settled(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> {
     match shared.ask_lnd(LndMethod::Lookup, lnd::lookup(invoice.spec.hash)).await {
-        Ok(Some(seen)) if seen.state == InvoiceState::Settled => done(settled_at(seen.paid, shared.clock.now())),
+        Ok(Some(seen)) if seen.state == InvoiceState::Settled => done(settled_now(shared, seen.paid)),
         Ok(_) => later(),
         Err(error) => failed(invoice, &error),
     }

@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 
 use super::child::{DownGuard, can_panic};
 use super::drive::write;
+use super::funds;
 use super::journal::Load;
 use super::shared::Shared;
 use crate::ids::{PaymentHash, Preimage};
@@ -42,6 +43,8 @@ pub struct LndStatus {
     pub node: Option<NodeName>,
     /// Why else no invoice is to be added.
     pub no_new: Option<String>,
+    /// Why settlements are not followed until the money is there, when they are not.
+    pub no_follow: Option<String>,
 }
 
 /// A node's identity.
@@ -58,6 +61,12 @@ impl LndStatus {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.epoch > 0 && self.down.is_none()
+    }
+
+    /// What is settled now is followed until the money is there; also when the node has just gone away.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.epoch > 0 && self.no_follow.is_none()
     }
 
     /// An invoice can be added.
@@ -114,7 +123,7 @@ pub fn unreachable(call: &'static str, why: impl Into<String>) -> LnError {
     }
 }
 
-async fn measured<T>(
+pub(super) async fn measured<T>(
     shared: &Shared,
     method: LndMethod,
     call: impl Future<Output = Result<T, LnError>>,
@@ -221,7 +230,10 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
         let why = match connect(&*node, &shared).await {
             Ok(blocks) => {
                 attempt = 0;
-                follow(&*node, &shared, blocks).await
+                tokio::select! {
+                    why = follow(&*node, &shared, blocks) => why,
+                    never = funds::relay(&*node, &shared) => match never {},
+                }
             }
             Err(why) => why,
         };
@@ -251,6 +263,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     let blocks = measured(shared, LndMethod::Blocks, node.blocks())
         .await
         .map_err(|e| e.to_string())?;
+    let no_follow = funds::obstacle(node, shared, &info, None).await;
     shared.status.send_modify(|status| {
         *status = LndStatus {
             epoch: status.epoch.saturating_add(1),
@@ -262,14 +275,29 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
                 pubkey: info.pubkey.clone(),
                 network: info.network.clone(),
             }),
-            no_new: info.no_new.clone(),
+            no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            no_follow: no_follow.clone(),
         };
     });
+    funds::tell(shared, no_follow.as_deref());
     shared.metrics.set_lnd_connected(true);
     shared.metrics.set_lnd_synced(info.synced_to_chain);
     shared.metrics.set_lnd_block_height(info.block_height);
     tracing::info!(node = %info.alias, version = %info.version, network = %info.network, height = info.block_height, "LND is connected");
     Ok(blocks)
+}
+
+/// Why no invoice is to be added: the node's own reason, or that it would cancel holds before tellerd expects it to.
+/// What is held goes on: it was promised.
+fn no_new(info: &NodeInfo, configured: u32) -> Option<String> {
+    let in_force = info.hold_expiry_delta.filter(|in_force| *in_force > configured);
+    let too_early = in_force.map(|in_force| {
+        format!(
+            "LND cancels holds {in_force} blocks before they expire (invoices.holdexpirydelta), the configuration says \
+             {configured}: set lnd.hold_expiry_delta = {in_force} and start tellerd again"
+        )
+    });
+    info.no_new.clone().or(too_early)
 }
 
 /// The journal belongs to one node; the first one reached is it.
@@ -326,11 +354,17 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     recognise(shared, &info).await?;
     node.rights().await.map_err(|e| e.to_string())?;
+    let before = shared.status.borrow().no_follow.clone();
+    let no_follow = funds::obstacle(node, shared, &info, before.clone()).await;
+    if no_follow != before {
+        funds::tell(shared, no_follow.as_deref());
+    }
     shared.status.send_if_modified(|status| {
         let now = LndStatus {
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
-            no_new: info.no_new.clone(),
+            no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            no_follow: no_follow.clone(),
             height: status.height.max(info.block_height),
             ..status.clone()
         };
@@ -400,5 +434,28 @@ mod tests {
         };
         assert_eq!(no_new.can_add(), Err("full".into()), "its own words first");
         assert!(no_new.is_up());
+    }
+
+    #[test]
+    fn no_invoice_while_lnd_cancels_earlier_than_configured() {
+        let node = |in_force, own: Option<&str>| NodeInfo {
+            pubkey: String::new(),
+            alias: String::new(),
+            version: String::new(),
+            network: String::new(),
+            block_height: 0,
+            synced_to_chain: true,
+            stores_resolutions: true,
+            hold_expiry_delta: in_force,
+            no_new: own.map(str::to_owned),
+        };
+        for in_force in [None, Some(0), Some(12), Some(18)] {
+            assert_eq!(no_new(&node(in_force, None), 18), None, "{in_force:?}");
+        }
+        let why = no_new(&node(Some(19), None), 18).expect("refused");
+        for words in ["19 blocks", "says 18", "set lnd.hold_expiry_delta = 19"] {
+            assert!(why.contains(words), "{why}");
+        }
+        assert_eq!(no_new(&node(Some(19), Some("full")), 18).as_deref(), Some("full"));
     }
 }

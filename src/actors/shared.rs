@@ -25,6 +25,7 @@ use crate::clients::{Operator, Roster};
 use crate::config::AtmConfig;
 use crate::hardware::device::DeviceConfig;
 use crate::ids::AtmId;
+use crate::lnd::HtlcKey;
 use crate::metrics::Metrics;
 use crate::money::{Currency, RateSource};
 use crate::time::SharedClock;
@@ -94,6 +95,8 @@ pub struct Shared {
     pub lnd: Post<Lnd>,
     /// How LND fares; written by its actor.
     pub status: watch::Sender<LndStatus>,
+    /// HTLCs that are at their end at LND just now. Who lags asks LND at its own pace.
+    pub finals: broadcast::Sender<HtlcKey>,
     /// Answers what is asked over Nostr, when this daemon is there.
     pub nostr: Post<Nostr>,
     /// The way out to the relays, when this daemon is on Nostr.

@@ -7,7 +7,7 @@ use crate::actors::fleet::AtmStatus;
 use crate::api::{AtmView, CashOutView, CassetteView};
 use crate::cashout::ledger::Cassette;
 use crate::cashout::{CashOut, Phase, UnknownPolicy, deadline};
-use crate::money::Minor;
+use crate::money::{Funds, Minor};
 
 /// One cash-out.
 #[must_use]
@@ -18,7 +18,7 @@ pub fn cashout(cashout: &CashOut) -> CashOutView {
         atm: quote.atm.clone(),
         state: cashout.phase.name().to_owned(),
         reason: reason(cashout),
-        ended: cashout.is_final(),
+        ended: cashout.has_ended(),
         operator_action: operator_action(cashout),
         amount_minor: quote.amount,
         fee_minor: quote.fee,
@@ -34,6 +34,7 @@ pub fn cashout(cashout: &CashOut) -> CashOutView {
         claim_minor: cashout.books.claim,
         loss_minor: cashout.books.loss,
         settled: cashout.books.settled,
+        funds: cashout.funds(),
     }
 }
 
@@ -79,9 +80,20 @@ fn operator_action(cashout: &CashOut) -> Option<String> {
                  --delivered AMOUNT, with 0 for nothing.{bound} At the deadline the policy {policy}."
             ))
         }
-        Phase::ClaimOwed => Some(format!(
-            "Pay the customer {} {currency}, then: tellerd resolve {id} --claim-paid",
-            cashout.books.claim
+        Phase::ClaimOwed => {
+            let wait = match cashout.books.funds {
+                Funds::Pending => ". His own payment is not final yet: you may wait for that.",
+                _ => "",
+            };
+            Some(format!(
+                "Pay the customer {} {currency}, then: tellerd resolve {id} --claim-paid{wait}",
+                cashout.books.claim
+            ))
+        }
+        Phase::NeedsOperator { .. } if cashout.books.funds == Funds::Lost => Some(format!(
+            "The customer has the money back. Find out at LND why (its log, `lncli closedchannels`, `lncli pendingchannels`), \
+             ask the customer for the payment if you can, then close it with the loss in the books: tellerd resolve {id} \
+             --close --note TEXT"
         )),
         Phase::NeedsOperator { .. } => Some(format!(
             "No rule fits. Look at it (tellerd journal show --data DATA_DIR {id}), make good outside of tellerd what has to \

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Quote;
 use crate::hardware::{DispenseIntent, DispenseReport};
-use crate::money::{Minor, Msat};
+use crate::money::{Funds, Minor, Msat};
 use crate::time::UnixMs;
 
 /// Who wants a cash-out canceled before its dispense.
@@ -119,6 +119,14 @@ pub enum Event {
     InvoiceSettled {
         /// What was taken.
         paid: Msat,
+        /// Whether the money is there; older records are not followed.
+        #[serde(default, skip_serializing_if = "Funds::is_not_followed")]
+        funds: Funds,
+    },
+    /// What became of the settled money.
+    FundsSeen {
+        /// Final, lost, or not followed any more.
+        funds: Funds,
     },
     /// LND canceled.
     InvoiceCanceled {
@@ -146,6 +154,7 @@ impl Event {
             Self::EvidenceMissing { .. } => "evidence_missing",
             Self::OperatorResolved { .. } => "operator_resolved",
             Self::InvoiceSettled { .. } => "invoice_settled",
+            Self::FundsSeen { .. } => "funds_seen",
             Self::InvoiceCanceled { .. } => "invoice_canceled",
         }
     }

@@ -1,4 +1,5 @@
-//! The transitions and effects of a cash-out: every rule about money and notes is on this page.
+//! The transitions and effects of a cash-out: every rule about money and notes is on this page, but what follows from a
+//! settlement is in `settled.rs`.
 
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use thiserror::Error;
 
 use super::assess::{Assessed, assess};
 use super::event::{CancelBy, Event, Resolution};
-use super::{CashOut, PartialPolicy, Phase, UnknownPolicy};
+use super::{CashOut, PartialPolicy, Phase, UnknownPolicy, settled};
 use crate::hardware::{CassetteReport, DispenseIntent, DispenseReport};
-use crate::money::{Minor, Msat};
+use crate::money::{Funds, Minor, Msat};
 use crate::time::UnixMs;
 
 /// A decision has to reach whoever keeps the hold before it is given up.
@@ -34,6 +35,8 @@ pub enum Effect {
     Cancel,
     /// Name it to the operator.
     Alert,
+    /// Ask the invoice's actor again, in case its word on the settled money was lost.
+    AwaitFunds,
 }
 
 /// An event that may not happen in the cash-out's state.
@@ -51,15 +54,18 @@ pub struct Illegal {
 /// What is to be done for `cashout` now.
 #[must_use]
 pub fn effects(cashout: &CashOut) -> &'static [Effect] {
+    let pending = cashout.books.funds == Funds::Pending;
     match &cashout.phase {
         Phase::Quoted => &[Effect::OpenInvoice],
         Phase::AwaitingPayment => &[Effect::WatchInvoice],
         Phase::Held { .. } => &[Effect::Prepare],
         Phase::Dispensing { .. } => &[Effect::Dispense],
         Phase::OutcomeUnknown { no_evidence: false, .. } => &[Effect::Recover, Effect::Alert],
+        Phase::ClaimOwed | Phase::NeedsOperator { .. } if pending => &[Effect::Alert, Effect::AwaitFunds],
         Phase::OutcomeUnknown { .. } | Phase::ClaimOwed | Phase::NeedsOperator { .. } => &[Effect::Alert],
         Phase::Settling => &[Effect::Settle],
         Phase::Canceling { .. } => &[Effect::Cancel],
+        Phase::Completed if pending => &[Effect::AwaitFunds],
         Phase::Completed | Phase::Canceled { .. } => &[],
     }
 }
@@ -101,7 +107,8 @@ pub fn apply(cashout: &CashOut, event: &Event) -> Next {
         Event::Interrupted { at } => Ok(step.interrupted(*at)),
         Event::EvidenceMissing { reason } => step.evidence_missing(reason),
         Event::OperatorResolved { by, resolution, .. } => step.operator_resolved(by, resolution),
-        Event::InvoiceSettled { paid } => Ok(step.invoice_settled(*paid)),
+        Event::InvoiceSettled { paid, funds } => Ok(settled::invoice_settled(cashout, *paid, *funds)),
+        Event::FundsSeen { funds } => Ok(settled::funds_seen(cashout, *funds)),
         Event::InvoiceCanceled { reason } => Ok(step.invoice_canceled(reason)),
     }
 }
@@ -432,26 +439,6 @@ impl Step<'_> {
         self.to(Phase::Canceled {
             reason: format!("closed by operator {by}"),
         })
-    }
-
-    fn invoice_settled(&self, paid: Msat) -> Option<CashOut> {
-        let mut next = self.cashout.clone();
-        next.books.paid = paid;
-        next.books.settled = true;
-        match self.cashout.phase {
-            Phase::Settling if next.books.claim > Minor::ZERO => next.phase = Phase::ClaimOwed,
-            Phase::Settling => next.phase = Phase::Completed,
-            Phase::Quoted | Phase::AwaitingPayment | Phase::Held { .. } | Phase::Canceling { .. } => {
-                next.books.claim = self.cashout.quote.amount.saturating_sub(self.cashout.books.delivered);
-                next.books.loss = Minor::ZERO;
-                next.phase = Phase::NeedsOperator {
-                    why: "lnd settled an invoice that was not to be settled".into(),
-                };
-            }
-            // An outcome in flight is finished first; the invoice's state is read again then.
-            _ => return None,
-        }
-        Some(next)
     }
 
     fn invoice_canceled(&self, reason: &str) -> Option<CashOut> {

@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod machine;
 pub mod mix;
 pub mod quote;
+mod settled;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hardware::{CassetteReport, DispenseIntent, DispenseOrder};
 use crate::ids::{AtmId, CashOutId, PaymentHash, Preimage};
-use crate::money::{Currency, Minor, Msat, Rate};
+use crate::money::{Currency, Funds, Minor, Msat, Rate};
 use crate::time::UnixMs;
 
 pub use event::{CancelBy, Event, Resolution};
@@ -137,7 +138,7 @@ pub enum Phase {
         /// Why.
         reason: String,
     },
-    /// Settled, all notes delivered (or a claim paid out).
+    /// Settled, all notes delivered (or a claim paid out). Over for the customer; at its end when the money is there too.
     Completed,
     /// The customer has the money back.
     Canceled {
@@ -174,13 +175,16 @@ impl Phase {
 }
 
 /// What a cash-out moved, for conservation: settled, it must hold that `delivered + claim = amount + loss`;
-/// canceled, that `delivered = loss`.
+/// canceled, that `delivered + claim = loss`, the claim being one that was paid before the money turned out to be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Books {
     /// What LND holds or took; may exceed the price.
     pub paid: Msat,
-    /// The invoice was settled.
+    /// The invoice was settled, and the money is not known to be lost.
     pub settled: bool,
+    /// Whether the money is there; means nothing before the invoice was settled.
+    #[serde(default, skip_serializing_if = "Funds::is_not_followed")]
+    pub funds: Funds,
     /// Value of the notes that left, as far as proven, told by an operator or decided by policy.
     pub delivered: Minor,
     /// What the customer is owed after the settlement.
@@ -233,10 +237,22 @@ impl CashOut {
         }
     }
 
-    /// It has ended: nothing is left to do, not even for an operator.
+    /// It is at its end: nothing is left to do, not even for an operator, and the money is where it belongs.
     #[must_use]
     pub fn is_final(&self) -> bool {
+        self.has_ended() && self.books.funds != Funds::Pending
+    }
+
+    /// It is over for the customer: all that can change is that its money turns out to be lost.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Completed | Phase::Canceled { .. })
+    }
+
+    /// Whether the money is there, once the invoice was settled.
+    #[must_use]
+    pub fn funds(&self) -> Option<Funds> {
+        (self.books.settled || self.books.funds == Funds::Lost).then_some(self.books.funds)
     }
 
     /// It keeps its ATM from serving another customer.
@@ -270,7 +286,10 @@ impl CashOut {
                 self.books.delivered.0.saturating_add(self.books.claim.0),
                 self.quote.amount.0 + self.books.loss.0,
             ),
-            Phase::Canceled { .. } => (self.books.delivered.0, self.books.loss.0),
+            Phase::Canceled { .. } => (
+                self.books.delivered.0.saturating_add(self.books.claim.0),
+                self.books.loss.0,
+            ),
             _ => return 0,
         };
         left.abs_diff(right)

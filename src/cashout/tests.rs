@@ -129,11 +129,11 @@ fn quote(partial: PartialPolicy, unknown_at_deadline: UnknownPolicy) -> Quote {
     }
 }
 
-fn fresh(partial: PartialPolicy, unknown: UnknownPolicy) -> CashOut {
+pub(super) fn fresh(partial: PartialPolicy, unknown: UnknownPolicy) -> CashOut {
     CashOut::quoted(CashOutId::new(UnixMs(1_000), 1), quote(partial, unknown))
 }
 
-fn played(start: CashOut, events: &[Event]) -> CashOut {
+pub(super) fn played(start: CashOut, events: &[Event]) -> CashOut {
     events
         .iter()
         .fold(start, |state, event| apply(&state, event).unwrap().unwrap_or(state))
@@ -142,20 +142,20 @@ fn played(start: CashOut, events: &[Event]) -> CashOut {
 const AT: UnixMs = UnixMs(1_500);
 const LATE: UnixMs = UnixMs(99_000);
 
-fn opened() -> Event {
+pub(super) fn opened() -> Event {
     Event::InvoiceOpened {
         payment_request: "lnbcrt1".into(),
     }
 }
 
-fn held() -> Event {
+pub(super) fn held() -> Event {
     Event::PaymentHeld {
         paid: Msat(61_000_000),
         at: AT,
     }
 }
 
-fn committed() -> Event {
+pub(super) fn committed() -> Event {
     Event::DispenseCommitted {
         intent: intent(order()),
         blocks_left: 40,
@@ -164,14 +164,14 @@ fn committed() -> Event {
     }
 }
 
-fn reported(counts: &[u32], outcome: Outcome) -> Event {
+pub(super) fn reported(counts: &[u32], outcome: Outcome) -> Event {
     Event::DispenseReported {
         report: report(counts, outcome),
         at: AT,
     }
 }
 
-fn resolved(resolution: Resolution) -> Event {
+pub(super) fn resolved(resolution: Resolution) -> Event {
     Event::OperatorResolved {
         by: "ada".into(),
         resolution,
@@ -185,11 +185,22 @@ fn canceled() -> Event {
     }
 }
 
-fn settled() -> Event {
-    Event::InvoiceSettled { paid: Msat(61_000_000) }
+pub(super) fn settled() -> Event {
+    settled_and(Funds::NotFollowed)
 }
 
-fn partial() -> Outcome {
+pub(super) fn settled_and(funds: Funds) -> Event {
+    Event::InvoiceSettled {
+        paid: Msat(61_000_000),
+        funds,
+    }
+}
+
+pub(super) fn seen(funds: Funds) -> Event {
+    Event::FundsSeen { funds }
+}
+
+pub(super) fn partial() -> Outcome {
     Outcome::Partial { fault: fault(Some(2)) }
 }
 
@@ -283,6 +294,12 @@ fn events() -> Vec<(&'static str, Event)> {
         ("operator_resolved (claim paid)", resolved(Resolution::ClaimPaid)),
         ("operator_resolved (close)", resolved(Resolution::Close)),
         ("invoice_settled", settled()),
+        ("invoice_settled (money pending)", settled_and(Funds::Pending)),
+        ("invoice_settled (money lost)", settled_and(Funds::Lost)),
+        ("funds_seen (pending)", seen(Funds::Pending)),
+        ("funds_seen (final)", seen(Funds::Final)),
+        ("funds_seen (lost)", seen(Funds::Lost)),
+        ("funds_seen (not followed any more)", seen(Funds::NotFollowed)),
         ("invoice_canceled", canceled()),
     ]
 }
@@ -374,8 +391,13 @@ fn states() -> Vec<(String, CashOut)> {
     ];
     states
         .into_iter()
+        .chain(settled::tests::states())
         .map(|(name, state)| (name.to_owned(), state))
         .collect()
+}
+
+pub(super) fn and(first: &[Event], then: &[Event]) -> Vec<Event> {
+    first.iter().chain(then).cloned().collect()
 }
 
 fn describe(before: &CashOut, event: &Event) -> String {
@@ -387,6 +409,9 @@ fn describe(before: &CashOut, event: &Event) -> String {
             let mut text = format!("**{}**", after.phase.name());
             if after.hold_lost && !before.hold_lost {
                 text.push_str(", hold lost");
+            }
+            if books.funds != before.books.funds {
+                text.push_str(&format!(", money {}", books.funds.as_str()));
             }
             for (name, value) in [
                 ("delivered", books.delivered),
@@ -478,6 +503,7 @@ fn check(before: &CashOut, after: &CashOut, event: &Event, world: &mut World) ->
             after.quote.amount.0 + after.books.loss.0
         );
     }
+    settled::tests::funds_rules(before, after)?;
     if matches!(before.phase, Phase::Dispensing { .. }) && matches!(event, Event::Interrupted { .. }) {
         prop_assert_eq!(after.phase.name(), "outcome_unknown");
     }
@@ -494,12 +520,12 @@ proptest! {
     /// and the state read back from its JSON is the same.
     #[test]
     fn invariants_hold_under_any_history(
-        picks in proptest::collection::vec((0..33_usize, any::<bool>()), 1..60),
+        picks in proptest::collection::vec((0..40_usize, any::<bool>()), 1..60),
         absorb in any::<bool>(),
         settle in any::<bool>(),
     ) {
         let events = events();
-        prop_assert_eq!(events.len(), 33);
+        prop_assert_eq!(events.len(), 40);
         let partial = if absorb { PartialPolicy::Absorb { limit: Minor(2_500) } } else { PartialPolicy::Owe };
         let mut state = fresh(partial, if settle { UnknownPolicy::Settle } else { UnknownPolicy::Cancel });
         let mut world = World::default();
@@ -517,7 +543,7 @@ proptest! {
 
     /// A history on the happy path with noise: whatever comes between, every run can still end.
     #[test]
-    fn every_state_can_reach_an_end(picks in proptest::collection::vec(0..33_usize, 0..40)) {
+    fn every_state_can_reach_an_end(picks in proptest::collection::vec(0..40_usize, 0..40), lost: bool) {
         let events = events();
         let mut state = fresh(PartialPolicy::Owe, UnknownPolicy::Cancel);
         for pick in picks {
@@ -531,6 +557,7 @@ proptest! {
             if matches!(state.phase, Phase::Settling) { settled() } else { canceled() },
             canceled(),
             resolved(Resolution::ClaimPaid),
+            seen(if lost { Funds::Lost } else { Funds::Final }),
             resolved(Resolution::Close),
             canceled(),
         ];

@@ -27,9 +27,15 @@ pub(super) enum Emulate {
         /// Blocks before an HTLC's expiry at which LND cancels a hold.
         #[arg(long, default_value_t = 18)]
         hold_expiry_delta: u32,
+        /// All money in its channel, in satoshi; customers can pay as much. All the bitcoin there is by default.
+        #[arg(long, default_value_t = SimLndOptions::default().capacity_sat)]
+        capacity_sat: u64,
         /// Mine a block every so many milliseconds; 0 only on command.
         #[arg(long, default_value_t = 0)]
         block_interval_ms: u64,
+        /// Do not store what finally becomes of HTLCs, as LND without --store-final-htlc-resolutions.
+        #[arg(long)]
+        no_final_resolutions: bool,
     },
     /// A cash dispenser on a pseudo-terminal. See docs/EMULATOR.md.
     Dispenser {
@@ -184,11 +190,15 @@ pub(super) async fn run(command: Emulate) -> anyhow::Result<ExitCode> {
             dir,
             listen,
             hold_expiry_delta,
+            capacity_sat,
             block_interval_ms,
+            no_final_resolutions,
         } => {
             let options = SimLndOptions {
                 hold_expiry_delta,
+                capacity_sat,
                 block_interval_ms,
+                final_resolutions: !no_final_resolutions,
                 ..SimLndOptions::default()
             };
             command::run_lnd(&dir, listen, &options).await?;

@@ -43,12 +43,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Check a configuration: every mistake with its line and key.
-    Check {
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
+    /// Check a configuration, every mistake with its line and key, and then the LND behind it. See docs/LND.md.
+    Check(check::CheckArgs),
     /// Cash out at a machine, as a customer: shows the invoice and follows it to its end.
     Cashout(cashout::CashOutArgs),
     /// The newest cash-outs, or the open ones.
@@ -125,7 +121,7 @@ fn dispatch(command: Command, remote: &connect::Remote) -> anyhow::Result<ExitCo
     }
     match command {
         Command::Run { config } => run::run(&config),
-        Command::Check { config } => check::run(&config),
+        Command::Check(args) => wait(check::run(args)),
         Command::Cashout(args) => wait(cashout::run(args)),
         Command::List(args) => wait(items::list(args, remote)),
         Command::Resolve(args) => wait(items::resolve(args, remote)),

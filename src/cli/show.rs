@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::api::{AtmView, CashOutView, SiteView};
+use crate::money::Funds;
 use crate::time::UnixMs;
 
 /// What the customer gets, pays, and by when.
@@ -25,7 +26,13 @@ pub(super) fn state(view: &CashOutView) -> String {
         "outcome_unknown" => "it is not known whether notes came out".to_owned(),
         "settling" => "notes came out; the payment is being taken".to_owned(),
         "canceling" => "the payment is not taken; what was paid goes back".to_owned(),
-        "completed" => format!("{} {currency} delivered, payment taken", view.delivered_minor),
+        "completed" => match view.funds {
+            Some(Funds::Pending) => format!(
+                "{} {currency} delivered, payment taken; its money is on its way",
+                view.delivered_minor
+            ),
+            _ => format!("{} {currency} delivered, payment taken", view.delivered_minor),
+        },
         "canceled" => "no payment was taken".to_owned(),
         "claim_owed" => format!("the customer is owed {} {currency}", view.claim_minor),
         "needs_operator" => "an operator has to decide".to_owned(),
@@ -44,9 +51,14 @@ pub(super) fn state(view: &CashOutView) -> String {
 /// One line of a list.
 pub(super) fn row(view: &CashOutView) -> String {
     let reason = view.reason.as_deref().unwrap_or_default();
+    // Final needs no word, and of a node that does not tell `tellerd check` and the metrics speak.
+    let money = match view.funds {
+        Some(funds @ (Funds::Pending | Funds::Lost)) => format!("money {} ", funds.as_str()),
+        _ => String::new(),
+    };
     let amount = format!("{} {}", view.amount_minor, view.currency);
     let row = format!(
-        "{}  {:<16} {amount:>12}  {:<16} {reason}",
+        "{}  {:<16} {amount:>12}  {:<16} {money}{reason}",
         view.id,
         view.atm.as_str(),
         view.state
@@ -106,6 +118,28 @@ pub(super) fn site(view: &SiteView, now: UnixMs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn money_that_is_not_there_is_named_and_the_rest_is_not() {
+        let view = |funds: &str| -> CashOutView {
+            let older = serde_json::json!({
+                "id": "01JD2M9K7Q8XWV3F", "atm": "lobby", "state": "completed", "reason": null, "ended": true,
+                "operator_action": null, "amount_minor": 6_000, "fee_minor": 0, "currency": "EUR", "price_msat": 61_000,
+                "payment_request": null, "payment_hash": "", "created_unix_ms": 1, "pay_by_unix_ms": 2,
+                "deadline_unix_ms": null, "delivered_minor": 6_000, "claim_minor": 0, "loss_minor": 0, "settled": true,
+            });
+            let mut view: CashOutView = serde_json::from_value(older).unwrap();
+            view.funds = serde_json::from_value(serde_json::json!(funds)).ok();
+            view
+        };
+        assert!(row(&view("pending")).ends_with("completed        money pending"));
+        assert!(row(&view("lost")).ends_with("money lost"));
+        for quiet in ["final", "not_followed", "of an older daemon: none"] {
+            assert!(row(&view(quiet)).ends_with("completed"), "{quiet}");
+        }
+        assert!(state(&view("pending")).contains("its money is on its way"));
+        assert!(!state(&view("final")).contains("on its way"));
+    }
 
     #[test]
     fn a_site_is_shown_with_what_waits_there() {

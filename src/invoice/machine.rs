@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::{CancelReason, Hold, Invoice, InvoiceEvent, InvoicePhase, Owner};
+use crate::money::{Funds, Msat};
 use crate::time::UnixMs;
 
 /// What has to be done in a state. Each may be started again after a crash.
@@ -16,6 +17,8 @@ pub enum Effect {
     Settle,
     /// `CancelInvoice`, until it is answered.
     Cancel,
+    /// `LookupHtlcResolution` of its HTLCs, until all are at their end.
+    FollowFunds,
 }
 
 /// An event that has no meaning in the invoice's state.
@@ -36,6 +39,9 @@ pub fn effects(invoice: &Invoice) -> &'static [Effect] {
         InvoicePhase::Open | InvoicePhase::Accepted(_) | InvoicePhase::Committed { .. } => &[Effect::Watch],
         InvoicePhase::Settling { .. } => &[Effect::Settle],
         InvoicePhase::Canceling(_) => &[Effect::Cancel],
+        InvoicePhase::Settled {
+            funds: Funds::Pending, ..
+        } => &[Effect::FollowFunds],
         InvoicePhase::Settled { .. } | InvoicePhase::Canceled(_) => &[],
     }
 }
@@ -68,18 +74,12 @@ pub fn apply(invoice: &Invoice, event: &InvoiceEvent) -> Result<Option<Invoice>,
             at,
         } => Ok(accepted(invoice, *paid, *lowest_expiry_height, *at)),
         E::Committed { at, height } => committed(invoice, *at, *height),
-        E::SettleOrdered { preimage } => settle_ordered(invoice, preimage),
+        E::SettleOrdered { preimage, at } => settle_ordered(invoice, preimage, *at),
         E::CancelOrdered { reason } => cancel_ordered(invoice, reason),
         E::DeadlinePassed { at } => Ok(deadline_passed(invoice, *at)),
         E::BlockSeen { height } => Ok(block_seen(invoice, *height)),
-        E::SettledAtLnd { paid, .. } if invoice.is_final() => {
-            if matches!(invoice.phase, InvoicePhase::Settled { .. }) {
-                Ok(None)
-            } else {
-                Err(illegal(invoice, &format!("settled at lnd ({paid})")))
-            }
-        }
-        E::SettledAtLnd { paid, at } => Ok(next(invoice, InvoicePhase::Settled { paid: *paid, at: *at })),
+        E::SettledAtLnd { paid, at, follow } => settled_at_lnd(invoice, *paid, *at, *follow),
+        E::FundsSeen { funds, .. } => funds_seen(invoice, *funds),
         E::CanceledAtLnd => canceled_at_lnd(invoice),
     }
 }
@@ -117,7 +117,7 @@ fn canceling(invoice: &Invoice, reason: CancelReason) -> Invoice {
     }
 }
 
-fn accepted(invoice: &Invoice, paid: crate::money::Msat, expiry: Option<u32>, at: UnixMs) -> Option<Invoice> {
+fn accepted(invoice: &Invoice, paid: Msat, expiry: Option<u32>, at: UnixMs) -> Option<Invoice> {
     if !matches!(invoice.phase, InvoicePhase::Open) {
         return None;
     }
@@ -154,7 +154,11 @@ fn committed(invoice: &Invoice, at: UnixMs, height: u32) -> Result<Option<Invoic
     }
 }
 
-fn settle_ordered(invoice: &Invoice, preimage: &crate::ids::Preimage) -> Result<Option<Invoice>, IllegalInvoiceEvent> {
+fn settle_ordered(
+    invoice: &Invoice,
+    preimage: &crate::ids::Preimage,
+    at: Option<UnixMs>,
+) -> Result<Option<Invoice>, IllegalInvoiceEvent> {
     if preimage.hash() != invoice.spec.hash {
         return Err(illegal(invoice, "settle with a preimage of another hash"));
     }
@@ -163,6 +167,7 @@ fn settle_ordered(invoice: &Invoice, preimage: &crate::ids::Preimage) -> Result<
             let phase = InvoicePhase::Settling {
                 preimage: preimage.clone(),
                 hold: Some(*hold),
+                since: at,
             };
             Ok(next(invoice, phase))
         }
@@ -206,6 +211,33 @@ fn block_seen(invoice: &Invoice, height: u32) -> Option<Invoice> {
     let (hold, least) = least_blocks(invoice)?;
     let left = hold.blocks_left(invoice.spec.hold_expiry_delta, height);
     (left < i64::from(least)).then(|| canceling(invoice, CancelReason::WindowTooShort))
+}
+
+fn settled_at_lnd(
+    invoice: &Invoice,
+    paid: Msat,
+    at: Option<UnixMs>,
+    follow: bool,
+) -> Result<Option<Invoice>, IllegalInvoiceEvent> {
+    let funds = if follow { Funds::Pending } else { Funds::NotFollowed };
+    match invoice.phase {
+        InvoicePhase::Settled { .. } => Ok(None),
+        InvoicePhase::Canceled(_) => Err(illegal(invoice, &format!("settled at lnd ({paid})"))),
+        _ => Ok(next(invoice, InvoicePhase::Settled { paid, at, funds })),
+    }
+}
+
+/// Once it is known what became of the money, that stays.
+fn funds_seen(invoice: &Invoice, funds: Funds) -> Result<Option<Invoice>, IllegalInvoiceEvent> {
+    match invoice.phase {
+        InvoicePhase::Settled {
+            paid,
+            at,
+            funds: Funds::Pending,
+        } if funds != Funds::Pending => Ok(next(invoice, InvoicePhase::Settled { paid, at, funds })),
+        InvoicePhase::Settled { .. } => Ok(None),
+        _ => Err(illegal(invoice, "what became of money that was not settled")),
+    }
 }
 
 fn canceled_at_lnd(invoice: &Invoice) -> Result<Option<Invoice>, IllegalInvoiceEvent> {

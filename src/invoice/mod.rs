@@ -2,7 +2,8 @@
 //!
 //! Owns what may be asked of LND for an invoice, and when. Driven by the invoice actor.
 //! What must stay true: an accepted hold never outlives its deadline unless a dispense was
-//! committed; a settle order is durable before LND hears of it; a canceled invoice is never settled.
+//! committed; a settle order is durable before LND hears of it; a canceled invoice is never settled; a settled one is at
+//! its end only when it is known whether the money has come, where that can be known.
 //! Every effect may be repeated, so an interruption needs no event of its own here.
 
 mod machine;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AtmId, CashOutId, NostrKey, PaymentHash, Preimage};
-use crate::money::Msat;
+use crate::money::{Funds, Msat};
 use crate::time::UnixMs;
 
 pub use machine::{Effect, IllegalInvoiceEvent, apply, deadline, effects};
@@ -132,6 +133,9 @@ pub enum InvoicePhase {
         preimage: Preimage,
         /// The hold, if it was seen.
         hold: Option<Hold>,
+        /// When it was ordered; older records do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<UnixMs>,
     },
     /// Settled in LND's database.
     Settled {
@@ -140,6 +144,9 @@ pub enum InvoicePhase {
         /// When it was seen; older records do not tell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<UnixMs>,
+        /// Whether the money is there.
+        #[serde(default, skip_serializing_if = "Funds::is_not_followed")]
+        funds: Funds,
     },
     /// To be canceled.
     Canceling(CancelReason),
@@ -197,6 +204,9 @@ pub enum InvoiceEvent {
     SettleOrdered {
         /// The secret, durable from here on.
         preimage: Preimage,
+        /// When; older records do not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<UnixMs>,
     },
     /// The owner orders to cancel.
     CancelOrdered {
@@ -220,6 +230,16 @@ pub enum InvoiceEvent {
         /// When it was seen; older records do not tell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<UnixMs>,
+        /// The node stores what becomes of its HTLCs: they are followed. Older records do not tell, and are not.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        follow: bool,
+    },
+    /// What became of the settled money.
+    FundsSeen {
+        /// Final, lost, or not followed any more.
+        funds: Funds,
+        /// When it was seen.
+        at: UnixMs,
     },
     /// LND says CANCELED.
     CanceledAtLnd,
@@ -239,7 +259,29 @@ impl Invoice {
     /// It has ended: no effect is left.
     #[must_use]
     pub fn is_final(&self) -> bool {
+        self.is_done()
+            && !matches!(
+                self.phase,
+                InvoicePhase::Settled {
+                    funds: Funds::Pending,
+                    ..
+                }
+            )
+    }
+
+    /// LND has settled or canceled it: nothing but [`Funds`] will change any more.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
         matches!(self.phase, InvoicePhase::Settled { .. } | InvoicePhase::Canceled(_))
+    }
+
+    /// Whether the money is there, once it is settled.
+    #[must_use]
+    pub fn funds(&self) -> Option<Funds> {
+        match self.phase {
+            InvoicePhase::Settled { funds, .. } => Some(funds),
+            _ => None,
+        }
     }
 
     /// The money held, while it is.
@@ -302,6 +344,7 @@ impl InvoiceEvent {
             Self::DeadlinePassed { .. } => "deadline_passed",
             Self::BlockSeen { .. } => "block_seen",
             Self::SettledAtLnd { .. } => "settled_at_lnd",
+            Self::FundsSeen { .. } => "funds_seen",
             Self::CanceledAtLnd => "canceled_at_lnd",
         }
     }

@@ -47,6 +47,20 @@ fn accepted() -> InvoiceEvent {
     }
 }
 
+fn settle_order() -> InvoiceEvent {
+    InvoiceEvent::SettleOrdered {
+        preimage: preimage(),
+        at: Some(UnixMs(1_500)),
+    }
+}
+
+fn funds(funds: Funds) -> InvoiceEvent {
+    InvoiceEvent::FundsSeen {
+        funds,
+        at: UnixMs(1_600),
+    }
+}
+
 fn events() -> Vec<(&'static str, InvoiceEvent)> {
     use InvoiceEvent as E;
     let at = UnixMs(1_500);
@@ -77,11 +91,12 @@ fn events() -> Vec<(&'static str, InvoiceEvent)> {
         ),
         ("committed (62 blocks)", E::Committed { at, height: 100 }),
         ("committed (11 blocks)", E::Committed { at, height: 151 }),
-        ("settle_ordered", E::SettleOrdered { preimage: preimage() }),
+        ("settle_ordered", settle_order()),
         (
             "settle_ordered (other preimage)",
             E::SettleOrdered {
                 preimage: Preimage::from_bytes([8; 32]),
+                at: Some(at),
             },
         ),
         ("cancel_ordered", E::CancelOrdered { reason: "jam".into() }),
@@ -95,8 +110,21 @@ fn events() -> Vec<(&'static str, InvoiceEvent)> {
             E::SettledAtLnd {
                 paid: Msat(60_000),
                 at: Some(at),
+                follow: false,
             },
         ),
+        (
+            "settled_at_lnd (followed)",
+            E::SettledAtLnd {
+                paid: Msat(60_000),
+                at: Some(at),
+                follow: true,
+            },
+        ),
+        ("funds_seen (pending)", funds(Funds::Pending)),
+        ("funds_seen (final)", funds(Funds::Final)),
+        ("funds_seen (lost)", funds(Funds::Lost)),
+        ("funds_seen (not followed any more)", funds(Funds::NotFollowed)),
         ("canceled_at_lnd", E::CanceledAtLnd),
     ]
 }
@@ -108,6 +136,16 @@ fn states() -> Vec<(String, Invoice)> {
             apply(&state, &event).unwrap().unwrap()
         })
     };
+    let settled_and = |last| match last {
+        "settled_at_lnd (followed)" => to(&["opened", "accepted", "settle_ordered", last]),
+        _ => to(&[
+            "opened",
+            "accepted",
+            "settle_ordered",
+            "settled_at_lnd (followed)",
+            last,
+        ]),
+    };
     let states = [
         to(&[]),
         to(&["opened"]),
@@ -115,6 +153,9 @@ fn states() -> Vec<(String, Invoice)> {
         to(&["opened", "accepted", "committed (62 blocks)"]),
         to(&["opened", "accepted", "settle_ordered"]),
         to(&["opened", "accepted", "settle_ordered", "settled_at_lnd"]),
+        settled_and("settled_at_lnd (followed)"),
+        settled_and("funds_seen (final)"),
+        settled_and("funds_seen (lost)"),
         to(&["opened", "cancel_ordered"]),
         to(&["opened", "canceled_at_lnd"]),
     ];
@@ -124,10 +165,17 @@ fn states() -> Vec<(String, Invoice)> {
             let event = events().into_iter().find(|(n, _)| n == name).unwrap().1;
             apply(&state, &event).unwrap().unwrap()
         });
-    let named = states.into_iter().map(|s| (s.phase.name().to_owned(), s));
+    let named = states.into_iter().map(|s| (named(&s), s));
     named
         .chain([("committed by a remote client".to_owned(), remote)])
         .collect()
+}
+
+fn named(invoice: &Invoice) -> String {
+    match invoice.funds() {
+        None | Some(Funds::NotFollowed) => invoice.phase.name().to_owned(),
+        Some(funds) => format!("settled, funds {}", funds.as_str()),
+    }
 }
 
 #[test]
@@ -142,7 +190,7 @@ fn a_client_that_committed_and_vanished_does_not_keep_the_customers_money() {
     assert_eq!(at(6_499), None);
     let over = at(6_500).unwrap();
     assert_eq!(over.phase, InvoicePhase::Canceling(CancelReason::CommitDeadline));
-    let settle = InvoiceEvent::SettleOrdered { preimage: preimage() };
+    let settle = settle_order();
     assert!(
         apply(&over, &settle).is_err(),
         "the customer has been promised the money"
@@ -170,7 +218,7 @@ fn the_grid_is_the_committed_one() {
             InvoicePhase::Canceling(reason) | InvoicePhase::Canceled(reason) => {
                 format!("**{}** ({reason:?})", after.phase.name())
             }
-            phase => format!("**{}**", phase.name()),
+            _ => format!("**{}**", named(&after)),
         },
     };
     same_as_committed("invoice.md", &grid(title, &states(), &events(), cell));
@@ -187,9 +235,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn invariants_hold_under_any_history(picks in proptest::collection::vec(0..17_usize, 1..50), local: bool) {
+    fn invariants_hold_under_any_history(picks in proptest::collection::vec(0..22_usize, 1..50), local: bool) {
         let events = events();
-        prop_assert_eq!(events.len(), 17);
+        prop_assert_eq!(events.len(), 22);
         let mut state = if local { fresh() } else { remote() };
         for pick in picks {
             let Ok(Some(after)) = apply(&state, &events[pick].1) else { continue };
@@ -206,9 +254,42 @@ proptest! {
                 prop_assert!(matches!(state.phase, InvoicePhase::Accepted(_)), "only a hold is committed");
                 prop_assert_eq!(deadline(&after).is_none(), local, "a remote owner may vanish");
             }
+            if state.is_done() {
+                prop_assert!(after.is_done() && state.funds() == Some(Funds::Pending), "only funds change after the end");
+                prop_assert!(after.is_final(), "what became of the money is told once");
+            }
             let json = serde_json::to_string(&after).unwrap();
             prop_assert_eq!(&serde_json::from_str::<Invoice>(&json).unwrap(), &after);
             state = after;
         }
     }
+}
+
+/// Do not edit the JSON: data directories in the field hold these states and events.
+#[test]
+fn what_was_written_before_settlements_were_followed_folds_as_it_did() {
+    let settling: InvoicePhase = serde_json::from_str(&format!(
+        r#"{{"settling":{{"preimage":"{}","hold":{{"paid":60000,"lowest_expiry_height":180,"since":1500}}}}}}"#,
+        "09".repeat(32)
+    ))
+    .unwrap();
+    let settling = Invoice {
+        phase: settling,
+        ..fresh()
+    };
+    let event: InvoiceEvent = serde_json::from_str(r#"{"type":"settled_at_lnd","paid":60000,"at":1700}"#).unwrap();
+    let settled = apply(&settling, &event).unwrap().unwrap();
+    assert!(settled.is_final());
+    assert_eq!(settled.funds(), Some(Funds::NotFollowed));
+    let old = r#"{"settled":{"paid":60000,"at":1700}}"#;
+    assert_eq!(serde_json::to_string(&settled.phase).unwrap(), old);
+    assert_eq!(serde_json::from_str::<InvoicePhase>(old).unwrap(), settled.phase);
+    let late = apply(&settled, &funds(Funds::Final)).unwrap();
+    assert_eq!(late, None, "nobody asks for it, and nothing is made of it");
+    let order: InvoiceEvent = serde_json::from_str(&format!(
+        r#"{{"type":"settle_ordered","preimage":"{}"}}"#,
+        "09".repeat(32)
+    ))
+    .unwrap();
+    assert!(matches!(order, InvoiceEvent::SettleOrdered { at: None, .. }));
 }

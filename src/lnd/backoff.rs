@@ -1,6 +1,6 @@
 //! Capped exponential back-off with jitter. Pure: the caller brings the randomness.
 //!
-//! Called by the client's link and by the LND actor. What must stay true: a wait is never longer than
+//! Called by the client's link, by the LND actor and by who follows a settlement. What must stay true: a wait is never longer than
 //! the cap, never zero unless configured so, and many clients that fail together do not return together.
 
 use std::time::Duration;

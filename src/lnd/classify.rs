@@ -31,11 +31,17 @@ const TEXTS: &[(&str, LnErrorKind)] = &[
     ("wallet locked, unlock it to enable", NotReady),
     ("in the process of starting up", NotReady),
     ("macaroon store is locked", NotReady),
+    // No final resolution yet, by channeldb/db.go.
+    ("htlc unknown", NotFound),
+    // Without --store-final-htlc-resolutions, by rpcserver.go; its code Unavailable is otherwise the connection's.
+    ("store-final-htlc-resolutions=false", NotStored),
     // Rights, by macaroons/service.go.
     ("permission denied", Denied),
     ("verification failed", Denied),
     ("expected 1 macaroon", Denied),
     ("cannot get macaroon", Denied),
+    // A condition in it does not hold: expired, of another address.
+    ("not satisfied: ", Denied),
     // The peer died while a stream was open; comes as Unknown or Internal.
     ("h2 protocol error", Unreachable),
 ];
@@ -95,6 +101,12 @@ mod tests {
             NotReady,
         ),
         (Code::Unknown, "permission denied", Denied),
+        (
+            Code::Unavailable,
+            "cannot lookup with flag --store-final-htlc-resolutions=false",
+            NotStored,
+        ),
+        (Code::NotFound, "htlc unknown", NotFound),
     ];
 
     #[test]
@@ -117,7 +129,8 @@ mod tests {
         for text in [
             "verification failed: signature mismatch after caveat verification",
             "expected 1 macaroon, got 0",
-            "cannot get macaroon: root key with id 7 doesn't exist",
+            "cannot retrieve macaroon: cannot get macaroon: root key with id 7 doesn't exist",
+            "caveat \"time-before 2026-11-25T03:20:01Z\" not satisfied: macaroon has expired",
         ] {
             assert_eq!(classify(Code::Unknown, text), Denied, "{text}");
         }

@@ -21,8 +21,8 @@ use super::endpoint::{EndpointError, LndConfig, LndEndpoint};
 use super::link::{Link, Session};
 use super::tls::flatten;
 use super::{
-    Commitment, HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates,
-    convert, request,
+    Commitment, FundsSeen, HoldInvoiceRequest, HtlcKey, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo,
+    NodeState, Updates, convert, funds, request, version,
 };
 use crate::ids::{PaymentHash, Preimage};
 use crate::proto::chainrpc::BlockEpoch;
@@ -31,7 +31,7 @@ use crate::proto::invoicesrpc::invoices_client::InvoicesClient;
 use crate::proto::invoicesrpc::{CancelInvoiceMsg, SettleInvoiceMsg, SubscribeSingleInvoiceRequest};
 use crate::proto::lnrpc::lightning_client::LightningClient;
 use crate::proto::lnrpc::state_client::StateClient;
-use crate::proto::lnrpc::{GetInfoRequest, GetStateRequest};
+use crate::proto::lnrpc::{GetDebugInfoRequest, GetInfoRequest, GetStateRequest};
 
 /// How often LND is asked how it fares: it is near.
 const PACE: Duration = Duration::from_secs(5);
@@ -41,18 +41,20 @@ const OPENS_IN_FLIGHT: usize = 100;
 
 /// How a call travels.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lane {
+pub(super) enum Lane {
     /// The State service, which takes no macaroon.
     Open,
     Unary,
+    /// As [`Lane::Unary`], for what is not necessary: a macaroon that does not allow it is as good as before.
+    Optional,
     Stream,
 }
 
 /// LND over gRPC.
 pub struct LndClient {
-    link: Link,
+    pub(super) link: Link,
     address: String,
-    deadline: Duration,
+    pub(super) deadline: Duration,
     opens: Semaphore,
 }
 
@@ -79,7 +81,7 @@ impl LndClient {
     }
 
     /// One call, connecting included, within the deadline.
-    async fn call<M, T, F>(
+    pub(super) async fn call<M, T, F>(
         &self,
         call: &'static str,
         lane: Lane,
@@ -99,7 +101,7 @@ impl LndClient {
         let mut request = Request::new(message);
         let channel = match lane {
             Lane::Stream => session.streams.clone(),
-            Lane::Open | Lane::Unary => session.unary.clone(),
+            Lane::Open | Lane::Unary | Lane::Optional => session.unary.clone(),
         };
         if lane != Lane::Open {
             let macaroon = session.macaroon.clone().map_err(|message| LnError {
@@ -114,7 +116,7 @@ impl LndClient {
                 self.link.answered(&session);
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) => Err(self.refused(call, &session, &status)),
+            Ok(Err(status)) => Err(self.refused(call, lane, &session, &status)),
             Err(_) => {
                 self.link.timed_out(&session);
                 Err(LnError {
@@ -127,11 +129,11 @@ impl LndClient {
     }
 
     /// The error of `status`, and what it tells about the link.
-    fn refused(&self, call: &'static str, session: &Arc<Session>, status: &Status) -> LnError {
+    fn refused(&self, call: &'static str, lane: Lane, session: &Arc<Session>, status: &Status) -> LnError {
         let mut error = from_status(call, status);
         match error.kind {
             LnErrorKind::Unreachable => self.link.lost(session, &error.message),
-            LnErrorKind::Denied => {
+            LnErrorKind::Denied if lane != Lane::Optional => {
                 error.message = format!("LND does not let this macaroon do it: {}", error.message);
                 self.link.denied(session);
             }
@@ -140,8 +142,22 @@ impl LndClient {
         error
     }
 
+    async fn get_info(&self) -> Result<NodeInfo, LnError> {
+        let send = |channel, request| async move { LightningClient::new(channel).get_info(request).await };
+        let answer = self.call("GetInfo", Lane::Unary, GetInfoRequest {}, send).await?;
+        convert::node_info("GetInfo", answer)
+    }
+
+    /// The delta in force, as far as this version and this macaroon let it be read.
+    async fn hold_expiry_delta(&self, node_version: &str) -> Option<u32> {
+        version::parse(node_version).filter(|line| version::tells_its_settings(*line))?;
+        let send = |channel, request| async move { LightningClient::new(channel).get_debug_info(request).await };
+        let settings = self.call("GetDebugInfo", Lane::Optional, GetDebugInfoRequest::default(), send);
+        convert::hold_expiry_delta(&settings.await.ok()?)
+    }
+
     /// Opens a stream; the deadline counts until LND's first sign of it.
-    async fn open<M, T, F>(
+    pub(super) async fn open<M, T, F>(
         &self,
         call: &'static str,
         message: M,
@@ -165,9 +181,13 @@ impl LndClient {
     }
 }
 
+/// Only a status made on this side has a source: the transport's error. LND's own come without.
+pub(super) fn is_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
 /// The error of a failed call or stream.
 fn from_status(call: &'static str, status: &Status) -> LnError {
-    // Only a status made on this side has a source: the transport's error. LND's own come without.
     match std::error::Error::source(status) {
         Some(source) => LnError {
             call,
@@ -183,7 +203,7 @@ fn from_status(call: &'static str, status: &Status) -> LnError {
 }
 
 /// The items of `stream` up to its end or its first error: a broken tonic stream repeats its error for ever.
-fn updates<M, T>(
+pub(super) fn updates<M, T>(
     call: &'static str,
     stream: Streaming<M>,
     convert: impl Fn(M) -> Result<T, LnError> + Send + 'static,
@@ -220,9 +240,12 @@ impl Lightning for LndClient {
     }
 
     async fn info(&self) -> Result<NodeInfo, LnError> {
-        let send = |channel, request| async move { LightningClient::new(channel).get_info(request).await };
-        let answer = self.call("GetInfo", Lane::Unary, GetInfoRequest {}, send).await?;
-        convert::node_info("GetInfo", answer)
+        let info = self.get_info().await?;
+        let hold_expiry_delta = self.hold_expiry_delta(&info.version).await;
+        Ok(NodeInfo {
+            hold_expiry_delta,
+            ..info
+        })
     }
 
     async fn add_hold_invoice(&self, request: &HoldInvoiceRequest) -> Result<String, LnError> {
@@ -274,7 +297,7 @@ impl Lightning for LndClient {
     /// LND records no commitment: whether it still holds the payment, and its height, are all it has to say.
     async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError> {
         let held = self.lookup(hash).await?;
-        let info = self.info().await?;
+        let info = self.get_info().await?;
         if !info.synced_to_chain {
             // Out of sync its height is not the chain's, and no window can be told from it.
             return Err(LnError {
@@ -306,9 +329,21 @@ impl Lightning for LndClient {
         ];
         let denied = errors.into_iter().flatten().find(|e| e.kind == LnErrorKind::Denied);
         denied.map_or(Ok(()), |mut error| {
-            error.message.push_str("; bake one as README.md says");
+            error.message.push_str("; bake one as `tellerd check --bake` says");
             Err(error)
         })
+    }
+
+    async fn follows(&self) -> Result<(), LnError> {
+        funds::may_be_asked(self).await
+    }
+
+    async fn funds(&self, hash: &PaymentHash) -> Result<FundsSeen, LnError> {
+        funds::of_invoice(self, hash).await
+    }
+
+    async fn finals(&self) -> Result<Updates<HtlcKey>, LnError> {
+        funds::finals(self).await
     }
 
     fn pace(&self) -> Duration {

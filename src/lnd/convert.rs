@@ -4,7 +4,7 @@
 //! wire panics or is taken for something it is not; an answer that makes no sense is an error naming the field.
 //! Source: fact sheet section 2; lnd v0.21.2-beta, `lnrpc/lightning.proto`, `lnrpc/stateservice.proto`.
 
-use super::{InvoiceSnapshot, InvoiceState, LnError, LnErrorKind, NodeInfo, NodeState};
+use super::{HtlcKey, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind, NodeInfo, NodeState};
 use crate::ids::PaymentHash;
 use crate::money::Msat;
 use crate::proto::lnrpc::{self, InvoiceHtlcState, WalletState};
@@ -59,8 +59,56 @@ pub(super) fn node_info(call: &'static str, info: lnrpc::GetInfoResponse) -> Res
         block_height: info.block_height,
         synced_to_chain: info.synced_to_chain,
         stores_resolutions: info.store_final_htlc_resolutions,
+        hold_expiry_delta: None,
         no_new: None,
     })
+}
+
+/// `invoices.holdexpirydelta` as it is in force; `None` when LND does not name it as a number.
+pub(super) fn hold_expiry_delta(settings: &lnrpc::GetDebugInfoResponse) -> Option<u32> {
+    settings.config.get("invoices.holdexpirydelta")?.parse().ok()
+}
+
+fn same_hash(call: &'static str, asked: &PaymentHash, r_hash: &[u8]) -> Result<PaymentHash, LnError> {
+    let hash = <[u8; 32]>::try_from(r_hash).map(PaymentHash).map_err(|_| {
+        let length = r_hash.len();
+        bad(call, format!("r_hash: {length} bytes, 32 expected"))
+    })?;
+    if hash != *asked {
+        return Err(bad(call, format!("r_hash: asked for {asked}, LND answered {hash}")));
+    }
+    Ok(hash)
+}
+
+/// The HTLCs that `asked` was settled with. `chan_id` is what LND's channel state calls the channel, as the key of final
+/// resolutions is: both come from `OpenChannel.ShortChannelID`, whatever aliases the channel has beside it.
+pub(super) fn settled_htlcs(
+    call: &'static str,
+    asked: &PaymentHash,
+    invoice: &lnrpc::Invoice,
+) -> Result<Vec<HtlcKey>, LnError> {
+    same_hash(call, asked, &invoice.r_hash)?;
+    let state = invoice_state(invoice.state);
+    if state != InvoiceState::Settled {
+        return Err(bad(call, format!("state: LND answered {state:?}, Settled expected")));
+    }
+    let settled = invoice
+        .htlcs
+        .iter()
+        .filter(|htlc| InvoiceHtlcState::try_from(htlc.state) == Ok(InvoiceHtlcState::Settled));
+    let keys: Vec<HtlcKey> = settled
+        .map(|htlc| HtlcKey {
+            chan_id: htlc.chan_id,
+            htlc_index: htlc.htlc_index,
+        })
+        .collect();
+    match keys.is_empty() {
+        true => Err(bad(
+            call,
+            "htlcs: LND names no settled HTLC of a settled invoice".to_owned(),
+        )),
+        false => Ok(keys),
+    }
 }
 
 /// The invoice `asked` for. An answer about another one is an error.
@@ -69,15 +117,7 @@ pub(super) fn snapshot(
     asked: &PaymentHash,
     invoice: lnrpc::Invoice,
 ) -> Result<InvoiceSnapshot, LnError> {
-    let hash = <[u8; 32]>::try_from(invoice.r_hash.as_slice())
-        .map(PaymentHash)
-        .map_err(|_| {
-            let length = invoice.r_hash.len();
-            bad(call, format!("r_hash: {length} bytes, 32 expected"))
-        })?;
-    if hash != *asked {
-        return Err(bad(call, format!("r_hash: asked for {asked}, LND answered {hash}")));
-    }
+    let hash = same_hash(call, asked, &invoice.r_hash)?;
     let state = invoice_state(invoice.state);
     Ok(InvoiceSnapshot {
         hash,

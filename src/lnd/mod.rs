@@ -9,9 +9,15 @@ mod client;
 mod convert;
 mod credentials;
 mod endpoint;
+mod funds;
 mod link;
+mod macaroon;
+pub mod permissions;
 mod request;
+mod survey;
 mod tls;
+pub mod verdict;
+pub mod version;
 pub mod window;
 
 use std::pin::Pin;
@@ -91,6 +97,28 @@ pub struct Commitment {
     pub kept_until: Option<UnixMs>,
 }
 
+/// Names an HTLC that came in over a channel of the node's, as `LookupHtlcResolution` wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HtlcKey {
+    /// The channel's short id in LND's channel state: the alias for a zero-conf channel, also once it is confirmed.
+    pub chan_id: u64,
+    /// The HTLC's number in that channel.
+    pub htlc_index: u64,
+}
+
+/// What became of the HTLCs of a settled invoice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FundsSeen {
+    /// These are not at their end; none is named by a node far away.
+    Pending(Vec<HtlcKey>),
+    /// All ended with the money here.
+    Final,
+    /// At least one ended without.
+    Lost,
+    /// The node does not tell, and will not: why.
+    NotFollowed(String),
+}
+
 /// What the node says of itself. `GetInfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -109,6 +137,9 @@ pub struct NodeInfo {
     /// It remembers what finally became of each HTLC (`--store-final-htlc-resolutions`), so that a settlement can be
     /// followed until the money has arrived.
     pub stores_resolutions: bool,
+    /// Blocks before an HTLC's expiry at which it cancels a hold by itself (`invoices.holdexpirydelta`); `None` when that
+    /// can not be read.
+    pub hold_expiry_delta: Option<u32>,
     /// Why no invoice is to be added there now, when there is a reason of its own; existing ones go on.
     pub no_new: Option<String>,
 }
@@ -149,6 +180,8 @@ pub enum LnErrorKind {
     AlreadySettled,
     /// No such invoice.
     NotFound,
+    /// LND does not store what finally becomes of HTLCs.
+    NotStored,
     /// LND refuses the request itself; repeating it will not help.
     Invalid,
     /// Anything else. Repeat with back-off, and tell the operator.
@@ -169,6 +202,7 @@ impl LnErrorKind {
             Self::AlreadyCanceled => "already_canceled",
             Self::AlreadySettled => "already_settled",
             Self::NotFound => "not_found",
+            Self::NotStored => "not_stored",
             Self::Invalid => "invalid",
             Self::Other => "other",
         }
@@ -224,6 +258,21 @@ pub trait Lightning: Send + Sync {
     /// # Errors
     /// [`LnErrorKind::Denied`] with what to do about it. Other troubles show at the calls themselves.
     async fn rights(&self) -> Result<(), LnError>;
+
+    /// Whether what finally becomes of HTLCs may be asked: only then a settlement can be followed.
+    ///
+    /// # Errors
+    /// [`LnErrorKind::Denied`] or [`LnErrorKind::NotStored`] with what to do about it; others say nothing about it.
+    async fn follows(&self) -> Result<(), LnError>;
+
+    /// What became of the HTLCs of a settled invoice.
+    ///
+    /// # Errors
+    /// Nothing is known then: ask again.
+    async fn funds(&self, hash: &PaymentHash) -> Result<FundsSeen, LnError>;
+
+    /// HTLCs that are at their end just now, settled or not. Only makes the next question come sooner: none is repeated.
+    async fn finals(&self) -> Result<Updates<HtlcKey>, LnError>;
 
     /// How often a connected node is to be asked how it fares.
     fn pace(&self) -> Duration;

@@ -4,7 +4,8 @@
 //! Source: fact sheet sections 1 and 4; lnd v0.21.2-beta cancels an ACCEPTED hold invoice when
 //! `height + holdexpirydelta >= E`, E being the lowest `expiry_height` among its ACCEPTED HTLCs.
 
-/// LND's own `holdexpirydelta` from v0.21 on (it was 12 before). No RPC tells it: a setting.
+/// LND's own `holdexpirydelta` from v0.21 on (it was 12 before). A setting, because only `GetDebugInfo` tells it, which may not
+/// be allowed.
 pub const DEFAULT_HOLD_EXPIRY_DELTA: u32 = 18;
 
 /// Blocks until LND cancels: `expiry_height - hold_expiry_delta - height`.

@@ -135,6 +135,34 @@ pub(super) const CATALOGUE: &[Family] = &[
         "Unix time at which the oldest hold began; NaN when nothing is held.",
     ),
     family(
+        "tellerd_oldest_settling_timestamp_seconds",
+        Kind::Gauge,
+        "seconds",
+        &[],
+        "Unix time at which the oldest settlement was ordered that LND has not done; NaN when there is none.",
+    ),
+    family(
+        "tellerd_settled_not_final_sats",
+        Kind::Gauge,
+        "satoshi",
+        &[],
+        "Money that LND calls settled and whose HTLCs are not at their end: it is not there yet.",
+    ),
+    family(
+        "tellerd_settled_not_final_invoices",
+        Kind::Gauge,
+        "invoices",
+        &[],
+        "Invoices of that money.",
+    ),
+    family(
+        "tellerd_oldest_settled_not_final_timestamp_seconds",
+        Kind::Gauge,
+        "seconds",
+        &[],
+        "Unix time at which the oldest of them was settled; NaN when there is none.",
+    ),
+    family(
         "tellerd_cassette_notes",
         Kind::Gauge,
         "notes",
@@ -161,6 +189,13 @@ pub(super) const CATALOGUE: &[Family] = &[
         "boolean",
         &[],
         "1 when LND is in sync with the chain.",
+    ),
+    family(
+        "tellerd_lnd_stores_resolutions",
+        Kind::Gauge,
+        "boolean",
+        &[],
+        "1 when LND stores what finally becomes of HTLCs and tells it, so that settlements are followed.",
     ),
     family(
         "tellerd_lnd_block_height",

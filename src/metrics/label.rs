@@ -89,6 +89,7 @@ label! {
         UnknownDeadline = "unknown_deadline",
         LndUnavailable = "lnd_unavailable",
         SettleImpossible = "settle_impossible",
+        FundsLost = "funds_lost",
         JournalFailed = "journal_failed",
         ActorFailed = "actor_failed",
         Other = "other",
@@ -131,6 +132,8 @@ label! {
         Commit = "commit",
         Watch = "watch",
         Blocks = "blocks",
+        Funds = "funds",
+        Finals = "finals",
     }
 }
 

@@ -50,10 +50,15 @@ struct Families {
     dispensed_unsettled_sats: IntGauge,
     lowest_blocks_left: Gauge,
     oldest_hold: Gauge,
+    oldest_settling: Gauge,
+    not_final_sats: IntGauge,
+    not_final_invoices: IntGauge,
+    oldest_not_final: Gauge,
     cassette_notes: IntGaugeVec,
     atm_state: IntGaugeVec,
     lnd_connected: IntGauge,
     lnd_synced: IntGauge,
+    lnd_stores_resolutions: IntGauge,
     lnd_block_height: IntGauge,
     lnd_request: HistogramVec,
     lnd_request_ok: Children<LndMethod, Histogram>,
@@ -83,6 +88,14 @@ pub struct Exposure {
     pub lowest_blocks_left: Option<i64>,
     /// When the oldest hold began.
     pub oldest_hold: Option<UnixMs>,
+    /// When the oldest settlement was ordered that is not done.
+    pub oldest_settling: Option<UnixMs>,
+    /// Settled, and the money not there yet.
+    pub not_final_sats: u64,
+    /// The invoices of it.
+    pub not_final_invoices: u64,
+    /// When the oldest of them was settled.
+    pub oldest_not_final: Option<UnixMs>,
 }
 
 impl Metrics {
@@ -114,10 +127,15 @@ impl Metrics {
             dispensed_unsettled_sats: make.gauge("tellerd_dispensed_unsettled_sats")?,
             lowest_blocks_left: make.real_gauge("tellerd_lowest_blocks_left")?,
             oldest_hold: make.real_gauge("tellerd_oldest_hold_timestamp_seconds")?,
+            oldest_settling: make.real_gauge("tellerd_oldest_settling_timestamp_seconds")?,
+            not_final_sats: make.gauge("tellerd_settled_not_final_sats")?,
+            not_final_invoices: make.gauge("tellerd_settled_not_final_invoices")?,
+            oldest_not_final: make.real_gauge("tellerd_oldest_settled_not_final_timestamp_seconds")?,
             cassette_notes: make.gauges("tellerd_cassette_notes")?,
             atm_state: make.gauges("tellerd_atm_state")?,
             lnd_connected: make.gauge("tellerd_lnd_connected")?,
             lnd_synced: make.gauge("tellerd_lnd_synced")?,
+            lnd_stores_resolutions: make.gauge("tellerd_lnd_stores_resolutions")?,
             lnd_block_height: make.gauge("tellerd_lnd_block_height")?,
             lnd_request_ok: Children::new(|method: LndMethod| lnd_request.with_label_values(&[method.as_str(), "ok"])),
             lnd_request,
@@ -208,8 +226,12 @@ impl Metrics {
         self.0
             .lowest_blocks_left
             .set(exposure.lowest_blocks_left.map_or(f64::NAN, |blocks| blocks as f64));
-        let seconds = |at: UnixMs| Duration::from_millis(at.0).as_secs_f64();
-        self.0.oldest_hold.set(exposure.oldest_hold.map_or(f64::NAN, seconds));
+        let seconds = |at: Option<UnixMs>| at.map_or(f64::NAN, |at| Duration::from_millis(at.0).as_secs_f64());
+        self.0.oldest_hold.set(seconds(exposure.oldest_hold));
+        self.0.oldest_settling.set(seconds(exposure.oldest_settling));
+        self.0.not_final_sats.set(signed(exposure.not_final_sats));
+        self.0.not_final_invoices.set(signed(exposure.not_final_invoices));
+        self.0.oldest_not_final.set(seconds(exposure.oldest_not_final));
     }
 
     /// The notes of one cassette, and how many of the remaining ones are promised.
@@ -254,6 +276,11 @@ impl Metrics {
     /// Whether LND is in sync with the chain.
     pub fn set_lnd_synced(&self, synced: bool) {
         self.0.lnd_synced.set(i64::from(synced));
+    }
+
+    /// Whether settlements can be followed at LND.
+    pub fn set_lnd_stores_resolutions(&self, stores: bool) {
+        self.0.lnd_stores_resolutions.set(i64::from(stores));
     }
 
     /// The best height LND told.

@@ -199,6 +199,10 @@ fn values_arrive_where_they_belong() {
         dispensed_unsettled_sats: 20,
         lowest_blocks_left: Some(-1),
         oldest_hold: Some(UnixMs(1_700_000_000_500)),
+        oldest_settling: Some(UnixMs(1_700_000_001_000)),
+        not_final_sats: 60_000,
+        not_final_invoices: 2,
+        oldest_not_final: None,
     });
     let text = metrics.clone().render();
     for line in [
@@ -216,6 +220,10 @@ fn values_arrive_where_they_belong() {
         "tellerd_held_sats 21",
         "tellerd_lowest_blocks_left -1",
         "tellerd_oldest_hold_timestamp_seconds 1700000000.5",
+        "tellerd_oldest_settling_timestamp_seconds 1700000001",
+        "tellerd_settled_not_final_sats 60000",
+        "tellerd_settled_not_final_invoices 2",
+        "tellerd_oldest_settled_not_final_timestamp_seconds NaN",
         "tellerd_cassette_notes{atm=\"lobby\",kind=\"reserved\",position=\"1\"} 3",
         "tellerd_atm_state{atm=\"lobby\",state=\"ready\"} 1",
         "tellerd_atm_state{atm=\"lobby\",state=\"busy\"} 0",
@@ -235,4 +243,28 @@ fn a_removed_atm_is_exported_no_more() {
         !text.contains("atm=\"lobby\"") && text.contains("atm=\"hall\""),
         "{text}"
     );
+}
+
+/// An alert on a name that is not exported never fires, and nobody notices.
+#[test]
+fn alert_rules_name_only_what_is_exported() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/rules");
+    let mut named = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let rules = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let expressions = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+        let words = expressions.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        for name in words.filter(|word| word.starts_with("tellerd_")) {
+            named += 1;
+            let family = |family: &&Family| {
+                name.strip_prefix(family.name)
+                    .is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count"))
+            };
+            assert!(
+                Metrics::catalogue().iter().any(|f| family(&f)),
+                "{name} is not exported"
+            );
+        }
+    }
+    assert!(named >= 4, "no rules were read");
 }

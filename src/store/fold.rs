@@ -2,7 +2,7 @@
 //!
 //! Pure. Finished cash-outs leave it, so its size follows what is open, not what has been.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -105,7 +105,7 @@ pub struct Folded {
 /// What one client of the hold-invoice service has now, and had on its last day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClientUsage {
-    /// Invoices that are not at their end.
+    /// Invoices that are neither settled nor canceled.
     pub open: u32,
     /// Held by LND and neither settled nor canceled.
     pub held_sats: u64,
@@ -120,7 +120,7 @@ pub struct ClientUsage {
 impl ClientUsage {
     /// Replaces what `before` adds by what `after` adds, which happened at `at`.
     fn turn(&mut self, before: Option<&Invoice>, after: &Invoice, at: UnixMs) {
-        let adds = |invoice: &Invoice| match invoice.is_final() {
+        let adds = |invoice: &Invoice| match invoice.is_done() {
             true => (0, 0, 0),
             false => {
                 let held = invoice.hold().map_or(0, |h| h.paid.sat_ceil());
@@ -131,7 +131,11 @@ impl ClientUsage {
         self.open = self.open.saturating_sub(was.0).saturating_add(is.0);
         self.held_sats = self.held_sats.saturating_sub(was.1).saturating_add(is.1);
         self.pending_sats = self.pending_sats.saturating_sub(was.2).saturating_add(is.2);
-        if let InvoicePhase::Settled { paid, .. } = after.phase {
+        // What became of its money later is no second settlement.
+        let was_done = before.is_some_and(Invoice::is_done);
+        if let InvoicePhase::Settled { paid, .. } = after.phase
+            && !was_done
+        {
             let day = day_of(at);
             let so_far = if day == self.day { self.settled_sats } else { 0 };
             self.day = day;
@@ -219,10 +223,16 @@ impl Folded {
         }
     }
 
-    /// The keys of clients with invoices that are not at their end, whatever the book says of them now.
-    pub fn unfinished_clients(&self) -> impl Iterator<Item = NostrKey> {
-        let open = self.usage.iter().filter(|(_, usage)| usage.open > 0);
-        open.map(|(client, _)| *client)
+    /// The keys of clients with invoices that are not at their end, whatever the book says of them now: also a client whose
+    /// money is on its way may still look.
+    #[must_use]
+    pub fn unfinished_clients(&self) -> BTreeSet<NostrKey> {
+        let owners = self.invoices.values().map(|invoice| &invoice.spec.owner);
+        let client = |owner: &Owner| match owner {
+            Owner::Remote { client, .. } => Some(*client),
+            Owner::Atm { .. } => None,
+        };
+        owners.filter_map(client).collect()
     }
 
     fn cashout(&mut self, id: CashOutId, event: &Event) -> Result<Option<CashOut>, FoldError> {

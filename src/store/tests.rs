@@ -216,3 +216,72 @@ fn what_is_folded_is_seen_at_once_and_in_sled_when_written() {
     let (store, _) = Store::open(dir.path()).unwrap();
     assert_eq!(store.position().unwrap().seq, records().len() as u64);
 }
+
+/// A client of the service settles one invoice of 61 sat on day 0; the money comes a day later.
+#[test]
+fn a_settled_invoice_weighs_on_no_limit_while_its_money_is_on_its_way() {
+    use crate::ids::{NostrKey, Preimage};
+    use crate::invoice::{InvoiceEvent as E, InvoiceSpec};
+    use crate::money::{Funds, Msat};
+    let (client, preimage) = (NostrKey([3; 32]), Preimage::from_bytes([9; 32]));
+    let hash = preimage.hash();
+    let spec = InvoiceSpec {
+        hash,
+        owner: Owner::Remote {
+            client,
+            commit_ms: 9,
+            force_blocks_left: 6,
+        },
+        amount: Msat(61_000),
+        memo: String::new(),
+        pay_by: UnixMs(5_000),
+        hold_ms: 5_000,
+        cltv_expiry: 80,
+        hold_expiry_delta: 18,
+        min_blocks_left: 12,
+        private_route_hints: false,
+    };
+    let (at, paid) = (UnixMs(1_000), Msat(61_000));
+    let lowest_expiry_height = Some(180);
+    let mut folded = Folded::default();
+    let mut add = |event, at| {
+        let body = Body::Invoice { hash, event };
+        folded.add(&Record { at, body }).unwrap();
+        let left = folded.unfinished_clients().contains(&client);
+        (folded.usage[&client], folded.invoices.len(), left)
+    };
+    add(E::Requested { spec }, at);
+    let payment_request = "lnbc1".to_owned();
+    add(E::Opened { payment_request }, at);
+    let accepted = E::Accepted {
+        paid,
+        lowest_expiry_height,
+        at,
+    };
+    assert_eq!(add(accepted, at).0.held_sats, 61);
+    add(E::SettleOrdered { preimage, at: Some(at) }, at);
+    let settled = E::SettledAtLnd {
+        paid,
+        at: Some(at),
+        follow: true,
+    };
+    let (usage, open, may_look) = add(settled, at);
+    assert_eq!(
+        (usage.open, usage.held_sats, usage.pending_sats, usage.settled_sats),
+        (0, 0, 0, 61)
+    );
+    assert_eq!(
+        (open, may_look),
+        (1, true),
+        "followed, and to be looked at by its client"
+    );
+    let tomorrow = UnixMs(86_400_000 + 1_000);
+    let funds = Funds::Final;
+    let (usage, open, may_look) = add(E::FundsSeen { funds, at: tomorrow }, tomorrow);
+    assert_eq!(
+        (usage.day_sats(at), usage.day_sats(tomorrow)),
+        (61, 0),
+        "settled once, on its day"
+    );
+    assert_eq!((open, may_look), (0, false));
+}

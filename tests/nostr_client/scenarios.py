@@ -267,7 +267,7 @@ async def create(client: Client, bob: Client):
     await fails("settle before it is paid", client.call("settleHoldInvoice", {"preimage": preimage}), "still_open")
     got = await client.call("getHoldInvoice", {"hash": hash})
     check("OPEN, with its amount", (got["state"], got["amount_sats"], got["amount_paid_sats"]) == ("OPEN", 60_000, 0), got)
-    check("what is not known is left out", not {"accepted_at_unix", "settled_at_unix", "blocks_left"} & got.keys(), got)
+    check("what is not known is left out", not {"accepted_at_unix", "settled_at_unix", "funds", "blocks_left"} & got.keys(), got)
     check("null is as missing", (await client.call("createHoldInvoice", body | {"expiry": None}))["invoice"] == first["invoice"])
     check("one invoice in the node", (await ledger())["invoices"][hash] == ["OPEN"])
     check("canceled", (await client.call("cancelHoldInvoice", {"hash": hash}))["state"] == "CANCELED")
@@ -318,6 +318,14 @@ async def settle(client: Client):
     got = await client.call("getHoldInvoice", {"hash": hash})
     # The page lets it be left out.
     check("settled_at_unix", abs(got.get("settled_at_unix", time.time()) - time.time()) < 60, got)
+
+    async def is_there() -> bool:
+        # This node stores what becomes of HTLCs, and its peer is there.
+        told = (await client.call("getHoldInvoice", {"hash": hash})).get("funds")
+        assert told in ("pending", "final"), told
+        return told == "final"
+
+    await until("the settled money is there", is_there)
 
 
 async def proof_of(hash: str, preimage: str) -> bool:

@@ -7,6 +7,7 @@
 mod audit;
 mod bring_up;
 mod cashouts;
+mod check;
 mod faults;
 mod harness;
 mod rig;
@@ -17,5 +18,5 @@ mod site;
 mod teller;
 
 fn main() -> std::process::ExitCode {
-    harness::run(&[bring_up::GROUP, cashouts::GROUP, faults::GROUP])
+    harness::run(&[bring_up::GROUP, check::GROUP, cashouts::GROUP, faults::GROUP])
 }

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use tellerd::api::{AtmView, CashOutList, CashOutView, Decision, ResolveCashOut, StartCashOut};
 use tellerd::hardware::puloon::driver::Variant;
 use tellerd::hardware::puloon::emulator::{Fault, Setup};
-use tellerd::money::Minor;
+use tellerd::money::{Funds, Minor};
 use tellerd::sim::lnd::PayOptions;
 
 use super::crash_audit::{Truth, violations};
@@ -97,7 +97,7 @@ impl Customer<'_> {
             }
             if let Some(CashOutList { cashouts }) = daemon.get("/v1/cashouts").await {
                 match cashouts.first() {
-                    Some(cashout) if cashout.at_rest() => {
+                    Some(cashout) if cashout.at_rest() && cashout.funds != Some(Funds::Pending) => {
                         if let Some(atm) = daemon.get("/v1/atms/atm1").await {
                             return end(daemon, cashouts, atm).await;
                         }
@@ -270,7 +270,7 @@ async fn crash_everywhere(life: &Life) {
 }
 
 /// What has to be on disk before an effect starts.
-const WRITE_BEFORE_ACT: [(&str, &str); 7] = [
+const WRITE_BEFORE_ACT: [(&str, &str); 9] = [
     ("append cash_out quoted", "before OpenInvoice"),
     ("append invoice requested", "before Add"),
     ("append cash_out payment_held", "before Prepare"),
@@ -278,6 +278,8 @@ const WRITE_BEFORE_ACT: [(&str, &str); 7] = [
     ("append invoice committed", "before Dispense"),
     ("append cash_out dispense_reported", "before Settle"),
     ("append invoice settle_ordered", "after Settle"),
+    ("append invoice settled_at_lnd", "before FollowFunds"),
+    ("append cash_out invoice_settled", "before AwaitFunds"),
 ];
 
 /// The pairs of [`WRITE_BEFORE_ACT`] whose effect came without its record.
@@ -322,6 +324,11 @@ const WHOLE: &[&str] = &[
     "after Settle",
     "append invoice settled_at_lnd",
     "append cash_out invoice_settled",
+    "before FollowFunds",
+    "after FollowFunds",
+    "before AwaitFunds",
+    "append invoice funds_seen",
+    "append cash_out funds_seen",
 ];
 
 #[tokio::test]

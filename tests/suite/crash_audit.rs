@@ -7,7 +7,7 @@
 
 use tellerd::api::{AtmView, CashOutView};
 use tellerd::hardware::puloon::emulator::What;
-use tellerd::money::Minor;
+use tellerd::money::{Funds, Minor};
 use tellerd::sim::lnd::Ledger;
 use tellerd::sim::lnd::node::record::InvoiceState;
 
@@ -102,6 +102,13 @@ pub fn violations(truth: &Truth, cashouts: &[CashOutView], atm: &AtmView) -> Vec
             );
         }
     }
+    // The payer's side says where the money is; the node's "settled" is not asked.
+    let arrived = truth.ledger.money.settled_msat >= cashout.price_msat.0;
+    let funded = cashout.funds == Some(Funds::Final);
+    must(
+        funded == arrived,
+        "tellerd and the payer disagree about whether the money came",
+    );
     must(
         cashout.settled == (truth.invoice() == Some(InvoiceState::Settled)),
         "tellerd and LND disagree about the settlement",

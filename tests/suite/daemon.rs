@@ -247,6 +247,10 @@ async fn a_node_that_does_not_let_us_in_is_told_in_words() {
         ),
         (config(nowhere()), ["no connection to LND at", "refused"]),
         (
+            world.config().replace("[lnd]\n", "[lnd]\nhold_expiry_delta = 12\n"),
+            ["LND cancels holds 18 blocks before", "set lnd.hold_expiry_delta = 18"],
+        ),
+        (
             world.config().replace("lnd/admin", "missing/admin"),
             ["missing/admin.macaroon", "No such file"],
         ),

@@ -22,10 +22,10 @@ use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Fault, Setup
 use tellerd::ids::{AtmId, CashOutId};
 use tellerd::journal::{Reader, SegmentFile, WrapFile};
 use tellerd::metrics::{AtmState, Metrics};
-use tellerd::money::Minor;
+use tellerd::money::{Funds, Minor};
 use tellerd::record::{Body, Record};
 use tellerd::sim::lnd::node::record::{InvoiceState, Payment};
-use tellerd::sim::lnd::{PayOptions, SimHandle, SimLnd, SimLndOptions};
+use tellerd::sim::lnd::{Ledger, PayOptions, SimHandle, SimLnd, SimLndOptions};
 use tellerd::sim::relay::{RelayHandle, RelayOptions};
 use tellerd::{actors::fleet::Fleet, store};
 
@@ -52,6 +52,8 @@ pub struct Plan {
     pub on_nostr: Option<String>,
     /// The node is reachable from the start.
     pub lnd_up: bool,
+    /// The node stores what finally becomes of HTLCs.
+    pub final_resolutions: bool,
 }
 
 impl Default for Plan {
@@ -64,6 +66,7 @@ impl Default for Plan {
             more: "",
             on_nostr: None,
             lnd_up: true,
+            final_resolutions: true,
         }
     }
 }
@@ -167,7 +170,11 @@ pub fn run_in(dir: &Arc<tempfile::TempDir>, plan: Plan, test: impl AsyncFnOnce(&
 
 impl Rig {
     async fn bring_up(dir: Arc<tempfile::TempDir>, plan: Plan) -> Self {
-        let sim = SimLnd::open(&dir.path().join("lnd"), &SimLndOptions::default()).expect("sim");
+        let options = SimLndOptions {
+            final_resolutions: plan.final_resolutions,
+            ..SimLndOptions::default()
+        };
+        let sim = SimLnd::open(&dir.path().join("lnd"), &options).expect("sim");
         let listener = TcpListener::bind("127.0.0.1:0").expect("port");
         let address = listener.local_addr().expect("address");
         let lnd = sim.handle();
@@ -314,6 +321,16 @@ impl Rig {
         cashout
     }
 
+    /// Waits until it is known of a settled cash-out whether its money is there.
+    pub async fn funds(&self, id: CashOutId, funds: Funds) -> CashOut {
+        let known = async || self.fleet.cashout(id).await.expect("cash-out");
+        until(&format!("money of {id} to be {funds:?}"), async || {
+            known().await.funds() == Some(funds)
+        })
+        .await;
+        known().await
+    }
+
     /// One whole cash-out that goes well.
     pub async fn serve(&self, atm: &str) {
         let cashout = self.start(atm, 6000).await;
@@ -344,7 +361,12 @@ impl Rig {
 
     /// Compares what left the machines with what became of the money.
     pub async fn audit(&self) {
-        let all = self.fleet.cashouts(None, None, 1000).await.expect("cash-outs");
+        let all = async || self.fleet.cashouts(None, None, 1000).await.expect("cash-outs");
+        until("all money to be there or lost", async || {
+            all().await.iter().all(|c| c.funds() != Some(Funds::Pending))
+        })
+        .await;
+        let all = all().await;
         let ledger = self.lnd.ledger().expect("ledger");
         let at_lnd: BTreeMap<_, _> = ledger.invoices.iter().map(|i| (i.hash, i)).collect();
         for atm in self.dispensers.keys() {
@@ -353,7 +375,13 @@ impl Rig {
                 let state = at_lnd.get(&cashout.quote.hash).map(|i| i.state);
                 match &cashout.phase {
                     Phase::Completed | Phase::ClaimOwed => {
-                        assert_eq!(state, Some(InvoiceState::Settled), "{cashout:?}")
+                        assert_eq!(state, Some(InvoiceState::Settled), "{cashout:?}");
+                        // LND's word is not money: the payers say whether it came.
+                        let paid = paid(&ledger, cashout);
+                        assert!(paid >= cashout.quote.price.0, "only {paid} came: {cashout:?}");
+                    }
+                    Phase::Canceled { .. } if cashout.books.funds == Funds::Lost => {
+                        assert_eq!(paid(&ledger, cashout), 0, "{cashout:?}");
                     }
                     Phase::Canceled { .. } => {
                         assert!(
@@ -380,6 +408,12 @@ impl Rig {
         let pending = ledger.invoices.iter().filter(|i| !i.state.is_final());
         assert_eq!(pending.count(), 0, "{ledger:?}");
     }
+}
+
+/// What the payers of a cash-out have lost for good.
+fn paid(ledger: &Ledger, cashout: &CashOut) -> u64 {
+    let payments = ledger.payments.iter().filter(|p| p.order.hash == cashout.quote.hash);
+    payments.map(|payment| payment.money().settled_msat).sum()
 }
 
 /// Puts the journal on this disk.

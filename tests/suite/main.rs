@@ -1,6 +1,7 @@
 //! One binary for all integration tests: linking is what takes time on two cores.
 
 mod architecture;
+mod check;
 mod clients;
 mod crash;
 mod crash_audit;
@@ -10,6 +11,7 @@ mod fleet_journal;
 mod fleet_lnd;
 mod fleet_panics;
 mod fleet_rig;
+mod funds;
 mod hardware;
 mod hardware_transcripts;
 mod journal;
@@ -25,8 +27,9 @@ mod nostr_site;
 mod rig;
 mod sim_lnd;
 mod sim_lnd_faults;
+mod sim_lnd_finality;
 mod sim_lnd_kill;
 mod simulate;
-#[allow(dead_code, reason = "shared with tests/real_lnd")]
+#[allow(dead_code, reason = "tests/real_lnd needs more of it")]
 mod site;
 mod via;

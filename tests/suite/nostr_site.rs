@@ -14,10 +14,10 @@ use tellerd::config::Config;
 use tellerd::hardware::puloon::emulator::{EmulatorHandle, Fault, Setup};
 use tellerd::ids::CashOutId;
 use tellerd::metrics::AtmState;
-use tellerd::money::Minor;
+use tellerd::money::{Funds, Minor};
 use tellerd::nostr::method::{Call, PairingToken};
-use tellerd::sim::lnd::PayOptions;
 use tellerd::sim::lnd::node::record::InvoiceState;
+use tellerd::sim::lnd::{Fault as LndFault, Finality, PayOptions};
 use tellerd::sim::relay::RelayFaults;
 
 use super::fleet_rig::{Disk, id, machine, switch_on, until};
@@ -125,6 +125,35 @@ fn run_of(policy: &str, test: impl AsyncFnOnce(&Service, &Site)) {
             ledger.money.settled_msat + ledger.money.refunded_msat
         );
         assert_eq!(service.metric("tellerd_held_sats ").await, 0.0);
+    });
+}
+
+#[test]
+fn a_site_hears_from_its_service_whether_the_money_came() {
+    run(async |service, site| {
+        let finality = |order| service.lnd.inject(LndFault::Finality(order)).unwrap();
+        let funds = async |id, funds| {
+            until(&format!("money of {id} to be {funds:?}"), async || {
+                site.up.fleet.cashout(id).await.unwrap().funds() == Some(funds)
+            })
+            .await;
+        };
+        finality(Finality::Hold);
+        let cashout = site.start().await;
+        pay(service, &cashout);
+        site.reaches(cashout.id, "completed").await;
+        funds(cashout.id, Funds::Pending).await;
+        assert_eq!(service.metric("tellerd_settled_not_final_invoices ").await, 1.0);
+        finality(Finality::Release);
+        funds(cashout.id, Funds::Final).await;
+        // And one that never comes is a loss at the site.
+        finality(Finality::Hold);
+        let cashout = site.start().await;
+        pay(service, &cashout);
+        site.reaches(cashout.id, "completed").await;
+        finality(Finality::Lose);
+        let lost = site.reaches(cashout.id, "needs_operator").await;
+        assert_eq!((lost.books.loss, lost.books.settled), (Minor(6_000), false));
     });
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cashout::{CancelBy, CashOut, Event, Phase};
 use crate::metrics::{CashOutOutcome, FailureReason, Metrics, Stage, StageOutcome};
-use crate::money::Minor;
+use crate::money::{Funds, Minor};
 use crate::time::UnixMs;
 
 /// When the present stage began; unknown after a restart.
@@ -54,12 +54,12 @@ pub(super) fn count(
     if let Some(outcome) = ended {
         metrics.cashout_ended(outcome);
     }
-    if after.is_final() {
+    if after.has_ended() && after.books.funds != Funds::Lost {
         let good = matches!(after.phase, Phase::Completed) && after.books.claim == Minor::ZERO;
         metrics.stage_ended(Stage::Total, outcome(good), now.since(after.quote.at));
-        if after.books.loss > Minor::ZERO {
-            metrics.loss_booked(after.books.loss);
-        }
+    }
+    if after.has_ended() && after.books.loss > Minor::ZERO {
+        metrics.loss_booked(after.books.loss);
     }
 }
 
@@ -78,7 +78,7 @@ fn stage(before: &CashOut, after: &CashOut) -> Option<(Stage, StageOutcome)> {
             outcome(matches!(after.phase, Phase::Settling)),
         ),
         Phase::Settling => (Stage::ReportedToSettled, outcome(after.books.settled)),
-        Phase::Canceling { .. } => (Stage::CancelToCanceled, outcome(after.is_final())),
+        Phase::Canceling { .. } => (Stage::CancelToCanceled, outcome(after.has_ended())),
         _ => return None,
     })
 }

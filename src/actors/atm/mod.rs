@@ -327,6 +327,10 @@ impl Carrier for Atm {
             // Whoever asked may be gone.
             let _ = waiting.send(after.clone());
         }
+        if after.has_ended() || after.books.settled {
+            // No block window concerns it any more.
+            self.holds.remove(&key);
+        }
         self.arm(key, ctx);
         if after.is_final() {
             self.forget(key, ctx);

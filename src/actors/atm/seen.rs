@@ -19,7 +19,11 @@ pub(super) fn events(cashout: &CashOut, invoice: &Invoice, at: UnixMs) -> Vec<Ev
         InvoicePhase::Accepted(hold) | InvoicePhase::Committed { hold, .. } if is_waiting(cashout) => {
             events.push(Event::PaymentHeld { paid: hold.paid, at });
         }
-        InvoicePhase::Settled { paid, .. } => events.push(Event::InvoiceSettled { paid: *paid }),
+        InvoicePhase::Settled { funds, .. } if cashout.books.settled => events.push(Event::FundsSeen { funds: *funds }),
+        InvoicePhase::Settled { paid, funds, .. } => events.push(Event::InvoiceSettled {
+            paid: *paid,
+            funds: *funds,
+        }),
         InvoicePhase::Canceled(why) => events.push(Event::InvoiceCanceled { reason: text(why) }),
         // It will be canceled, which a cash-out on its own way to the end hears when it is done.
         InvoicePhase::Canceling(why) if can_step_back(cashout) => {
@@ -57,7 +61,7 @@ mod tests {
     use crate::cashout::tests::whole_history;
     use crate::ids::CashOutId;
     use crate::invoice::{Hold, InvoiceSpec, Owner};
-    use crate::money::Msat;
+    use crate::money::{Funds, Msat};
 
     fn cashout() -> CashOut {
         let Event::Quoted { quote } = whole_history().remove(0) else {
@@ -123,5 +127,30 @@ mod tests {
         );
         cashout.phase = Phase::Settling;
         assert!(names(&cashout, canceling()).is_empty());
+    }
+
+    #[test]
+    fn a_settlement_is_told_first_and_then_what_became_of_its_money() {
+        let settled = |funds| InvoicePhase::Settled {
+            paid: Msat(1),
+            at: None,
+            funds,
+        };
+        let mut cashout = cashout();
+        cashout.phase = Phase::Settling;
+        let told = events(&cashout, &invoice(&cashout, settled(Funds::Final)), UnixMs(5));
+        assert!(
+            matches!(
+                told[..],
+                [Event::InvoiceSettled {
+                    funds: Funds::Final,
+                    ..
+                }]
+            ),
+            "a notice was lost"
+        );
+        cashout.books.settled = true;
+        cashout.phase = Phase::Completed;
+        assert_eq!(names(&cashout, settled(Funds::Lost)), ["funds_seen"]);
     }
 }

@@ -25,6 +25,8 @@ use crate::time::UnixMs;
 const RETRY: Duration = Duration::from_millis(500);
 /// An owner asks for its invoice's state so often, in case a notice was lost.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// The same for a settled invoice whose money is on its way: many may be, and nobody waits at the machine.
+const ASK_FOR_FUNDS: Duration = Duration::from_secs(60);
 /// For effects that are done once and stay done.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Notes are not commanded on a hold that was read at LND longer ago than this: it may be gone.
@@ -58,6 +60,13 @@ impl Atm {
                 let spec = Box::new(self.spec(&cashout));
                 Box::pin(async move { tell(&shared, &seat, &cashout, Order::Open(spec)).await })
             }
+            Effect::AwaitFunds => Box::pin(async move {
+                let done = tell(&shared, &seat, &cashout, Order::Look).await;
+                Done {
+                    again: done.again.max(ASK_FOR_FUNDS),
+                    ..done
+                }
+            }),
             Effect::WatchInvoice => Box::pin(async move { tell(&shared, &seat, &cashout, Order::Look).await }),
             Effect::Prepare => {
                 let order = self.next_order(&cashout);

@@ -323,15 +323,15 @@ impl Service {
     async fn end(&self, hash: PaymentHash, order: Order) -> Answer<InvoiceStanding> {
         let mut wait = self.notices.wait(hash);
         let reply = self.ordered(hash, order).await?;
-        let ended = match reply.invoice.is_final() {
+        let ended = match reply.invoice.is_done() {
             true => None,
-            false => wait.until(ENDING, Invoice::is_final).await,
+            false => wait.until(ENDING, Invoice::is_done).await,
         };
         let invoice = ended.unwrap_or(reply.invoice);
         Ok(InvoiceStanding {
             payment_hash: hash,
             state: standing::state(&invoice),
-            done: invoice.is_final(),
+            done: invoice.is_done(),
         })
     }
 
@@ -398,6 +398,7 @@ impl Service {
             hold_expiry_delta: policy.hold_expiry_delta,
             min_blocks_left: policy.min_blocks_left,
             force_blocks_left: Some(force_blocks_left(policy)),
+            follows_funds: Some(status.follows()),
             cltv_expiry: policy.cltv_expiry,
             hold_deadline_seconds: policy.hold_ms / 1000,
             commit_deadline_seconds: self.config.commit_deadline.as_secs(),

@@ -47,12 +47,13 @@ pub(super) fn hold_invoice(invoice: &Invoice, height: Option<u32>) -> HoldInvoic
     HoldInvoice {
         payment_hash: invoice.spec.hash,
         state: state(invoice),
-        done: invoice.is_final(),
+        done: invoice.is_done(),
         invoice: invoice.payment_request.clone(),
         amount_sats: invoice.spec.amount.sat_floor(),
         amount_paid_sats: paid,
         accepted_at_unix: hold.map(|hold| hold.since.as_secs()),
         settled_at_unix: settled.map(UnixMs::as_secs),
+        funds: invoice.funds(),
         htlc_expiry_height: hold.map(|hold| hold.lowest_expiry_height),
         blocks_left: hold.and_then(|hold| Some(hold.blocks_left(invoice.spec.hold_expiry_delta, height?))),
         hold_deadline_unix: until.map(UnixMs::as_secs),
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
     use crate::ids::Preimage;
     use crate::invoice::{CancelReason, Hold, InvoiceSpec};
-    use crate::money::Msat;
+    use crate::money::{Funds, Msat};
 
     fn in_phase(phase: InvoicePhase) -> Invoice {
         let owner = Owner::Remote {
@@ -141,6 +142,7 @@ mod tests {
                 InvoicePhase::Settling {
                     preimage,
                     hold: hold_of,
+                    since: Some(since),
                 },
                 (HoldState::Accepted, false),
                 None,
@@ -149,6 +151,16 @@ mod tests {
                 InvoicePhase::Settled {
                     paid: Msat(61_000),
                     at: Some(since),
+                    funds: Funds::NotFollowed,
+                },
+                (HoldState::Settled, true),
+                None,
+            ),
+            (
+                InvoicePhase::Settled {
+                    paid: Msat(61_000),
+                    at: Some(since),
+                    funds: Funds::Pending,
                 },
                 (HoldState::Settled, true),
                 None,
@@ -160,7 +172,9 @@ mod tests {
             ),
             (InvoicePhase::Canceled(reason), (HoldState::Canceled, true), None),
         ] {
+            let funds = in_phase(phase.clone()).funds();
             let told = hold_invoice(&in_phase(phase), Some(100));
+            assert_eq!(told.funds, funds, "told beside `done`, which does not wait for it");
             assert_eq!(((told.state, told.done), told.hold_deadline_unix), (said, until));
         }
     }

@@ -31,6 +31,7 @@ fn view(state: &str) -> CashOutView {
         delivered_minor: Minor(6_000),
         claim_minor: Minor(2_000),
         loss_minor: Minor::ZERO,
+        funds: None,
         settled: false,
     }
 }

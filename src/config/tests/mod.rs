@@ -292,7 +292,7 @@ fn an_empty_list_is_as_good_as_none() {
 fn lnd_by_uri() {
     let three = [
         ("tls_cert = \"lnd/tls.cert\"", ""),
-        ("macaroon = \"lnd/admin.macaroon\"", ""),
+        ("macaroon = \"lnd/tellerd.macaroon\"", ""),
     ];
     let uri = "uri = \"lndconnect://h:1?cert=MIIB&macaroon=AgEDbG5k\"";
     let address = "address = \"127.0.0.1:10009\"";

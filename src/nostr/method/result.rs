@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::clients::Limits;
 use crate::ids::PaymentHash;
+use crate::money::Funds;
 use crate::nostr::field::{self, BadField, Object};
 
 use super::input::AMOUNT_SATS_MAX;
@@ -68,6 +69,11 @@ fn height(object: &Object, name: &str) -> Result<u32, BadField> {
 
 fn optional_height(object: &Object, name: &str) -> Result<Option<u32>, BadField> {
     field::value(object, name).map(|_| height(object, name)).transpose()
+}
+
+fn funds(object: &Object) -> Result<Option<Funds>, BadField> {
+    let typed = |_: &Value| field::typed(object, "funds", "not_followed, pending, final or lost");
+    field::value(object, "funds").map(typed).transpose()
 }
 
 /// More than was asked may come.
@@ -182,6 +188,9 @@ pub struct HoldInvoice {
     /// When the money was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled_at_unix: Option<u64>,
+    /// Whether the money is there, once it was taken; not told by every service. May change after `done`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub funds: Option<Funds>,
     /// The lowest expiry height among the held HTLCs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub htlc_expiry_height: Option<u32>,
@@ -206,6 +215,7 @@ impl HoldInvoice {
             amount_paid_sats: paid(object)?,
             accepted_at_unix: optional_unix(object, "accepted_at_unix")?,
             settled_at_unix: optional_unix(object, "settled_at_unix")?,
+            funds: funds(object)?,
             htlc_expiry_height: optional_height(object, "htlc_expiry_height")?,
             blocks_left: blocks_left.transpose()?,
             hold_deadline_unix: optional_unix(object, "hold_deadline_unix")?,
@@ -240,6 +250,9 @@ pub struct ServiceInfo {
     /// A committed hold is canceled with fewer blocks left than this; not told by every service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force_blocks_left: Option<u32>,
+    /// Settled invoices are followed until the money is there; not told by every service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows_funds: Option<bool>,
     /// The final CLTV delta of invoices whose caller names none.
     pub cltv_expiry: u16,
     /// So long after it was paid an uncommitted hold is canceled.
@@ -272,6 +285,9 @@ impl ServiceInfo {
             hold_expiry_delta: height(object, "hold_expiry_delta")?,
             min_blocks_left: height(object, "min_blocks_left")?,
             force_blocks_left: optional_height(object, "force_blocks_left")?,
+            follows_funds: field::value(object, "follows_funds")
+                .map(|_: &Value| yes_or_no("follows_funds"))
+                .transpose()?,
             cltv_expiry: u16::try_from(cltv_expiry).unwrap_or(u16::MAX),
             hold_deadline_seconds: unix(object, "hold_deadline_seconds")?,
             commit_deadline_seconds: unix(object, "commit_deadline_seconds")?,

@@ -263,6 +263,7 @@ proptest! {
         let states = [HoldState::Open, HoldState::Accepted, HoldState::Settled, HoldState::Canceled];
         let some = |i: usize| known[i].then_some(u64::from(numbers[i]));
         let invoice = HoldInvoice {
+            funds: Some(crate::money::Funds::Pending),
             payment_hash: PaymentHash([1; 32]),
             state: states[state],
             done: known[1],

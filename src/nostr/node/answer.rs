@@ -7,8 +7,10 @@ use bitcoin::hashes::Hash;
 use lightning_invoice::Bolt11Invoice;
 
 use crate::ids::PaymentHash;
-use crate::lnd::{Commitment, HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind, NodeInfo};
-use crate::money::Msat;
+use crate::lnd::{
+    Commitment, FundsSeen, HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind, NodeInfo,
+};
+use crate::money::{Funds, Msat};
 use crate::nostr::caller::CallError;
 use crate::nostr::method::input::{AMOUNT_SATS_MAX, EXPIRY_SECONDS_MAX};
 use crate::nostr::method::{Call, CommittedInvoice, CreateHoldInvoice, HoldInvoice, HoldState, Method, ServiceInfo};
@@ -185,6 +187,21 @@ pub(super) fn snapshot(invoice: HoldInvoice) -> Result<InvoiceSnapshot, LnError>
     })
 }
 
+/// What the service says of the money of an invoice that it has settled.
+pub(super) fn funds(invoice: &HoldInvoice) -> Result<FundsSeen, LnError> {
+    if invoice.state != HoldState::Settled {
+        let call = Call::GetHoldInvoice(invoice.payment_hash);
+        return Err(say(&call, LnErrorKind::Other, "state: SETTLED expected"));
+    }
+    Ok(match invoice.funds {
+        Some(Funds::Pending) => FundsSeen::Pending(Vec::new()),
+        Some(Funds::Final) => FundsSeen::Final,
+        Some(Funds::Lost) => FundsSeen::Lost,
+        Some(Funds::NotFollowed) => FundsSeen::NotFollowed("the service does not follow it".to_owned()),
+        None => FundsSeen::NotFollowed("the service does not tell whether the money came".to_owned()),
+    })
+}
+
 /// A commitment that the service has recorded, and keeps until `kept_until` by this machine's clock.
 pub(super) fn commitment(committed: &CommittedInvoice, kept_until: UnixMs) -> Result<Commitment, LnError> {
     let paid = msat(Method::CommitHoldInvoice, committed.amount_paid_sats)?;
@@ -217,7 +234,8 @@ pub(super) fn node_info(call: &Call, info: ServiceInfo, no_new: Option<String>) 
         ));
     }
     Ok(NodeInfo {
-        stores_resolutions: false,
+        stores_resolutions: info.follows_funds.unwrap_or(false),
+        hold_expiry_delta: None,
         pubkey: info.node_pubkey,
         alias: info.name,
         version: info.version,

@@ -21,7 +21,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::ids::{PaymentHash, Preimage};
 use crate::lnd::{
-    Commitment, HoldInvoiceRequest, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo, NodeState, Updates,
+    Commitment, FundsSeen, HoldInvoiceRequest, HtlcKey, InvoiceSnapshot, Lightning, LnError, LnErrorKind, NodeInfo,
+    NodeState, Updates,
 };
 
 use super::caller::{CallError, Caller};
@@ -287,6 +288,26 @@ impl Lightning for NostrNode {
     /// Whether this key may use the service is what `info` finds out; there are no rights within that.
     async fn rights(&self) -> Result<(), LnError> {
         Ok(())
+    }
+
+    /// Asks nothing: whether the service follows settlements is part of the answer to [`Lightning::info`].
+    async fn follows(&self) -> Result<(), LnError> {
+        Ok(())
+    }
+
+    async fn funds(&self, hash: &PaymentHash) -> Result<FundsSeen, LnError> {
+        match self.hold_invoice(hash).await? {
+            Some(invoice) => answer::funds(&invoice),
+            None => {
+                let words = "the service does not know it any more";
+                Err(answer::say(&Call::GetHoldInvoice(*hash), LnErrorKind::NotFound, words))
+            }
+        }
+    }
+
+    /// None ever: looking finds all of them.
+    async fn finals(&self) -> Result<Updates<HtlcKey>, LnError> {
+        Ok(Box::pin(futures_util::stream::pending()))
     }
 
     fn pace(&self) -> Duration {

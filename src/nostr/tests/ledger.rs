@@ -9,6 +9,7 @@ use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 
 use crate::clients::Limits;
 use crate::ids::{PaymentHash, Preimage};
+use crate::money::Funds;
 use crate::nostr::method::{
     Call, CommittedInvoice, CreateHoldInvoice, CreatedInvoice, HoldInvoice, HoldState, InvoiceStanding, ServiceInfo,
 };
@@ -53,6 +54,8 @@ pub struct Ledger {
     pub quick: bool,
     /// Answered to everything.
     pub fails: Option<Failure>,
+    /// Answered of a settled invoice's money.
+    pub funds: Option<Funds>,
     /// Answered instead of the invoice's own text.
     pub text: Option<String>,
 }
@@ -63,6 +66,7 @@ impl Ledger {
             entries: HashMap::new(),
             info: info(),
             quick: true,
+            funds: None,
             fails: None,
             text: None,
         }
@@ -183,6 +187,7 @@ impl Ledger {
         let held = entry.state == HoldState::Accepted;
         let nothing_came = matches!(entry.state, HoldState::Open | HoldState::Canceled);
         Ok(HoldInvoice {
+            funds: self.funds.filter(|_| entry.state == HoldState::Settled),
             payment_hash,
             state: entry.state,
             done: is_end(entry.state),
@@ -205,6 +210,7 @@ fn is_end(state: HoldState) -> bool {
 /// A service that fits [`super::node::TERMS`].
 fn info() -> ServiceInfo {
     ServiceInfo {
+        follows_funds: None,
         name: "town".into(),
         version: "tellerd 0.1.0".into(),
         node_pubkey: "02".repeat(33),

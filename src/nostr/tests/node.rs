@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::fake::{Fake, Fault};
 use super::ledger::{EXPIRY_HEIGHT, HEIGHT, bolt11};
 use crate::ids::{PaymentHash, Preimage};
-use crate::lnd::{HoldInvoiceRequest, InvoiceState, Lightning, LnErrorKind, NodeState};
-use crate::money::Msat;
+use crate::lnd::{FundsSeen, HoldInvoiceRequest, InvoiceState, Lightning, LnErrorKind, NodeState};
+use crate::money::{Funds, Msat};
 use crate::nostr::method::{HoldState, Method};
 use crate::nostr::node::{NodeTimings, NostrNode, SiteTerms};
 use crate::nostr::wire::{Code, Failure, Version};
@@ -307,4 +307,32 @@ async fn a_wrong_clock_is_told() {
     assert!(why.contains("46 s behind"), "{why}");
     fake.service_ahead_ms.store(-30_000, Ordering::SeqCst);
     assert_eq!(node.info().await.expect("info").no_new, None, "only told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_settled_money_is_there_is_the_services_word_and_an_older_one_has_none() {
+    let (fake, node) = start();
+    assert!(!node.info().await.expect("info").stores_resolutions, "an older service");
+    fake.world().ledger.info.follows_funds = Some(true);
+    assert!(node.info().await.expect("info").stores_resolutions);
+    let hash = held(&fake, 1).await;
+    let early = node.funds(&hash).await.expect_err("it is not settled");
+    assert_eq!(early.kind, LnErrorKind::Other, "{early}");
+    node.settle(&secret(1)).await.expect("settled");
+    assert!(
+        matches!(node.funds(&hash).await, Ok(FundsSeen::NotFollowed(_))),
+        "left out"
+    );
+    for (told, seen) in [
+        (Funds::Pending, FundsSeen::Pending(Vec::new())),
+        (Funds::Final, FundsSeen::Final),
+        (Funds::Lost, FundsSeen::Lost),
+    ] {
+        fake.world().ledger.funds = Some(told);
+        assert_eq!(node.funds(&hash).await.expect("told"), seen);
+    }
+    fake.world().ledger.funds = Some(Funds::NotFollowed);
+    assert!(matches!(node.funds(&hash).await, Ok(FundsSeen::NotFollowed(_))));
+    let unknown = node.funds(&secret(9).hash()).await.expect_err("never made");
+    assert_eq!(unknown.kind, LnErrorKind::NotFound);
 }

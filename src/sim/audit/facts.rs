@@ -11,7 +11,7 @@ use super::{Evidence, Machine};
 use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::money::{MSAT_PER_BTC, Minor, Rate};
 use crate::sim::lnd::Ledger;
-use crate::sim::lnd::node::record::{InvoiceRecord, InvoiceState};
+use crate::sim::lnd::node::record::{InvoiceRecord, InvoiceState, Money};
 use crate::time::UnixMs;
 
 /// One invoice with its dispenses.
@@ -35,6 +35,8 @@ pub struct Fact {
     pub value_msat: u64,
     /// What its payers have lost for good.
     pub settled_msat: u64,
+    /// What is locked for its payers.
+    pub held_msat: u64,
     /// Every dispense while it was held.
     pub dispenses: Vec<Dispense>,
 }
@@ -82,9 +84,9 @@ impl Facts {
     #[must_use]
     pub fn find(machines: &[Machine], ledger: &Ledger, rate: Rate) -> Self {
         let mut facts = Self::default();
-        let settled = settled_by_hash(ledger);
+        let money = money_by_hash(ledger);
         for invoice in &ledger.invoices {
-            match fact(invoice, rate, settled.get(&invoice.hash).copied().unwrap_or_default()) {
+            match fact(invoice, rate, money.get(&invoice.hash).copied().unwrap_or_default()) {
                 Some(fact) => facts.cashouts.push(fact),
                 None => facts
                     .strange
@@ -116,16 +118,17 @@ impl Facts {
     }
 }
 
-fn settled_by_hash(ledger: &Ledger) -> HashMap<PaymentHash, u64> {
-    let mut settled = HashMap::new();
+/// By the payers' side: the node's SETTLED is no money.
+fn money_by_hash(ledger: &Ledger) -> HashMap<PaymentHash, Money> {
+    let mut money = HashMap::new();
     for payment in &ledger.payments {
-        let sum: &mut u64 = settled.entry(payment.order.hash).or_default();
-        *sum = sum.saturating_add(payment.money().settled_msat);
+        let sum: &mut Money = money.entry(payment.order.hash).or_default();
+        *sum = sum.plus(payment.money());
     }
-    settled
+    money
 }
 
-fn fact(invoice: &InvoiceRecord, rate: Rate, settled_msat: u64) -> Option<Fact> {
+fn fact(invoice: &InvoiceRecord, rate: Rate, money: Money) -> Option<Fact> {
     let (atm, id) = read_memo(&invoice.memo)?;
     let held = invoice
         .history
@@ -144,7 +147,8 @@ fn fact(invoice: &InvoiceRecord, rate: Rate, settled_msat: u64) -> Option<Fact> 
         held_at: held.map(|entry| entry.at_unix_ms),
         since,
         value_msat: invoice.value_msat,
-        settled_msat,
+        settled_msat: money.settled_msat,
+        held_msat: money.held_msat,
         dispenses: Vec::new(),
     })
 }

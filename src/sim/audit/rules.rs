@@ -10,7 +10,7 @@ use super::{Evidence, Facts, OpenItem, Verdict, Violation};
 use crate::api::{AtmView, CashOutView, CassetteView};
 use crate::hardware::puloon::emulator::CassetteTotals;
 use crate::ids::{AtmId, CashOutId};
-use crate::money::Minor;
+use crate::money::{Funds, Minor};
 use crate::sim::lnd::node::record::InvoiceState;
 
 /// The daemon's reason for what its policy decided because nobody could tell in time. Its amount is a lower bound.
@@ -35,6 +35,7 @@ pub fn judge(evidence: &Evidence, facts: &Facts) -> Verdict {
     let views: HashMap<CashOutId, &CashOutView> = evidence.statement.cashouts.iter().map(|v| (v.id, v)).collect();
     for fact in &facts.cashouts {
         judge.notes_and_money(fact);
+        judge.money(fact, views.get(&fact.id).copied());
         match views.get(&fact.id) {
             Some(view) => judge.statement(fact, view),
             None => judge.about(
@@ -91,19 +92,27 @@ impl Judge {
             );
             self.about(fact, "dispensed_again", found);
         }
-        if fact.state == InvoiceState::Settled {
-            if delivered == Minor::ZERO {
-                self.about(
-                    fact,
-                    "settled_without_cash",
-                    format!("{amount} settled, no note left the machine"),
-                );
-            }
-            if fact.settled_msat < fact.value_msat {
-                let found = format!(
-                    "SETTLED, but only {} of {} msat came",
-                    fact.settled_msat, fact.value_msat
-                );
+        if fact.state == InvoiceState::Settled && delivered == Minor::ZERO {
+            self.about(
+                fact,
+                "settled_without_cash",
+                format!("{amount} settled, no note left the machine"),
+            );
+        }
+    }
+
+    /// Whether the money of a settled invoice came, by its payers. Excused is what the daemon says itself: that it is on
+    /// its way, or that it never comes.
+    fn money(&mut self, fact: &Fact, view: Option<&CashOutView>) {
+        if fact.state != InvoiceState::Settled || fact.settled_msat >= fact.value_msat {
+            return;
+        }
+        match view.and_then(|view| Some((view, view.funds?))) {
+            Some((view, Funds::Pending)) if fact.held_msat > 0 => self.open(fact, view),
+            Some((_, Funds::Lost)) if fact.held_msat == 0 => {}
+            _ => {
+                let (came, due) = (fact.settled_msat, fact.value_msat);
+                let found = format!("SETTLED, but only {came} of {due} msat came");
                 self.about(fact, "settled_without_money", found);
             }
         }
@@ -120,7 +129,7 @@ impl Judge {
         }
         let expected = match view.state.as_str() {
             "completed" | "claim_owed" => Some(InvoiceState::Settled),
-            "canceled" => Some(InvoiceState::Canceled),
+            "canceled" if view.funds != Some(Funds::Lost) => Some(InvoiceState::Canceled),
             _ => None,
         };
         if expected.is_some_and(|expected| expected != fact.state) {
@@ -152,6 +161,15 @@ impl Judge {
                 view.claim_minor
             );
             self.about(fact, "settled_with_wrong_claim", found);
+        }
+        // All that he was given; a claim may have been paid before it was known.
+        let given = fact.delivered().0.saturating_add(view.claim_minor.0);
+        if view.funds == Some(Funds::Lost) && view.loss_minor != Minor(given) {
+            let found = format!(
+                "its money is lost, {given} was given, the daemon books {}",
+                view.loss_minor
+            );
+            self.about(fact, "canceled_with_wrong_loss", found);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::hardware::puloon::emulator::What;
 use crate::ids::PaymentHash;
-use crate::money::Msat;
+use crate::money::{Funds, Msat};
 use crate::sim::lnd::node::record::{
     Cause, FailReason, HistoryEntry, InvoiceRecord, InvoiceState, Money, Outcome, PayOrder, PayerHtlc, Payment,
 };
@@ -97,6 +97,7 @@ fn view(state: &str) -> CashOutView {
         delivered_minor: SIXTY,
         claim_minor: Minor::ZERO,
         loss_minor: Minor::ZERO,
+        funds: None,
         settled: true,
     }
 }
@@ -194,6 +195,7 @@ fn clean() -> Evidence {
             invoices: vec![invoice(history(&states))],
             payments: vec![payment(Outcome::Settled {
                 at_unix_ms: UnixMs(4_000),
+                on_chain: false,
             })],
         },
         rate: Rate {
@@ -330,6 +332,45 @@ fn settled_but_the_money_did_not_come() {
         reason,
     })];
     assert_eq!(rules(&evidence), ["settled_without_money"]);
+    let funds = |evidence: &mut Evidence, funds| evidence.statement.cashouts[0].funds = Some(funds);
+    for wrong in [Funds::NotFollowed, Funds::Pending, Funds::Final] {
+        funds(&mut evidence, wrong);
+        assert_eq!(rules(&evidence), ["settled_without_money"], "{wrong:?}");
+    }
+    // Only "it is lost" excuses it, and only with the loss in the books.
+    let lost = |state: &str, loss| CashOutView {
+        funds: Some(Funds::Lost),
+        settled: false,
+        loss_minor: loss,
+        ..view(state)
+    };
+    for state in ["needs_operator", "canceled"] {
+        evidence.statement.cashouts = vec![lost(state, SIXTY)];
+        assert_eq!(rules(&evidence), Vec::<&str>::new(), "{state}");
+        evidence.statement.cashouts = vec![lost(state, TWENTY)];
+        assert_eq!(rules(&evidence), ["canceled_with_wrong_loss"], "{state}");
+    }
+}
+
+#[test]
+fn settled_and_the_money_is_on_its_way() {
+    let mut evidence = clean();
+    evidence.ledger.payments = vec![payment(Outcome::Held)];
+    assert_eq!(rules(&evidence), ["settled_without_money"], "nobody says so");
+    evidence.statement.cashouts[0].funds = Some(Funds::Pending);
+    let found = verdict(&evidence);
+    assert!(found.violations.is_empty() && found.open.len() == 1, "{found:?}");
+    evidence.statement.cashouts[0].funds = Some(Funds::Lost);
+    assert!(
+        rules(&evidence).contains(&"settled_without_money"),
+        "it is not lost yet"
+    );
+    evidence.statement.cashouts[0].funds = Some(Funds::Final);
+    assert_eq!(
+        rules(&evidence),
+        ["settled_without_money"],
+        "said to be there too early"
+    );
 }
 
 #[test]

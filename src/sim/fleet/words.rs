@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::client::ClientError;
 use super::world::{Site, World};
 use crate::api::{CashOutView, SiteView};
+use crate::money::Funds;
 use crate::sim::audit::Statement;
 use crate::sim::lnd::node::record::InvoiceState;
 
@@ -32,7 +33,8 @@ pub async fn at_rest(world: &World) {
 
 async fn is_at_rest(site: &Site) -> bool {
     let cashouts = site.api.cashouts().await;
-    cashouts.is_ok_and(|cashouts| cashouts.iter().all(CashOutView::at_rest))
+    let rests = |cashout: &CashOutView| cashout.at_rest() && cashout.funds != Some(Funds::Pending);
+    cashouts.is_ok_and(|cashouts| cashouts.iter().all(rests))
 }
 
 fn node_is_at_rest(world: &World) -> bool {

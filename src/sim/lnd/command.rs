@@ -14,10 +14,11 @@ use super::control_client::{self, Control};
 use super::{ADMIN_MACAROON, PayOptions, SimError, SimLnd, SimLndOptions, TLS_CERT};
 use crate::money::Msat;
 use crate::proto::lnrpc::{WalletState, invoice::InvoiceState};
+use crate::proto::tellersim::finality::Order as FinalityOrder;
 use crate::proto::tellersim::payment::Status;
 use crate::proto::tellersim::{
-    AdvanceBlocksRequest, DropStreams, Fail, Fault, Hang, LedgerRequest, LoseReply, PayRequest, Payment, PaymentId,
-    Release, Restart, SetBlockIntervalRequest, SetState, Slow, fault::Kind, ledger_entry::Entry,
+    AdvanceBlocksRequest, DropStreams, Fail, Fault, Finality, Hang, LedgerRequest, LoseReply, PayRequest, Payment,
+    PaymentId, Release, Restart, SetBlockIntervalRequest, SetState, SetSynced, Slow, fault::Kind, ledger_entry::Entry,
 };
 
 /// Prints a line. Whoever read it may have left; the node goes on without.
@@ -151,6 +152,8 @@ pub const CONTROL_HELP: &str = "\
   drop-streams [ERROR]            end all streams with OK, or with this error
   lock | unlock                   the wallet
   state NAME                      WAITING_TO_START LOCKED UNLOCKED RPC_ACTIVE SERVER_ACTIVE
+  out-of-sync | in-sync           with the chain
+  finality hold|release|lose      the payers' peer goes, is back, or took back on chain what was settled meanwhile
   slow MS                         delay every answer; 0 ends it
   lose-reply METHOD [COUNT]       the call takes effect, its answer is lost
   fail METHOD COUNT CODE TEXT     the call fails with this gRPC code and text";
@@ -196,6 +199,16 @@ fn parse(words: &[&str]) -> Option<Order> {
         }),
         ["state", name] => Kind::SetState(SetState {
             state: WalletState::from_str_name(name)?.into(),
+        }),
+        ["out-of-sync"] => Kind::SetSynced(SetSynced { synced: false }),
+        ["in-sync"] => Kind::SetSynced(SetSynced { synced: true }),
+        ["finality", order] => Kind::Finality(Finality {
+            order: match *order {
+                "hold" => FinalityOrder::Hold.into(),
+                "release" => FinalityOrder::Release.into(),
+                "lose" => FinalityOrder::Lose.into(),
+                _ => return None,
+            },
         }),
         ["slow", ms] => Kind::Slow(Slow { ms: ms.parse().ok()? }),
         ["lose-reply", method] => Kind::LoseReply(LoseReply {
@@ -279,6 +292,11 @@ mod tests {
             "lock",
             "unlock",
             "state RPC_ACTIVE",
+            "out-of-sync",
+            "in-sync",
+            "finality hold",
+            "finality release",
+            "finality lose",
             "slow 5",
             "lose-reply SettleInvoice",
             "lose-reply SettleInvoice 2",

@@ -2,14 +2,17 @@
 //!
 //! Called by the services and the control interface. Total: every record has a message.
 
+use super::engine::HtlcNews;
 use super::node::record::{Htlc, HtlcState, InvoiceRecord, InvoiceState, Outcome, PayerHtlc, Payment, PaymentStatus};
-use super::{Ledger, SimError};
+use super::node::{Channel, Resolution};
+use super::{Finality, Ledger, SimError};
 use crate::proto::lnrpc::{self, invoice::InvoiceState as ProtoState};
+use crate::proto::routerrpc::{FinalHtlcEvent, HtlcEvent, SettleEvent, SubscribedEvent, htlc_event};
 use crate::proto::tellersim::{self, ledger_entry, payer_htlc, payment};
 use crate::time::UnixMs;
 
 /// The one channel of the node.
-const CHAN_ID: u64 = 850_000 << 40 | 1 << 16;
+pub(super) const CHAN_ID: u64 = 850_000 << 40 | 1 << 16;
 
 /// Bytes of text that this module knows to be hex.
 pub(super) fn bytes(hex_text: &str) -> Vec<u8> {
@@ -36,6 +39,38 @@ fn state(state: InvoiceState) -> i32 {
         InvoiceState::Canceled => ProtoState::Canceled,
     };
     state.into()
+}
+
+/// `lnrpc.Channel`: announced, with a peer that is always there.
+pub(super) fn channel(channel: &Channel) -> lnrpc::Channel {
+    let constraints = lnrpc::ChannelConstraints {
+        chan_reserve_sat: channel.reserve_sat,
+        max_pending_amt_msat: channel
+            .capacity_sat
+            .saturating_sub(channel.reserve_sat)
+            .saturating_mul(1000),
+        max_accepted_htlcs: channel.max_htlcs,
+    };
+    let pending = channel.pending.iter().map(|(hash, htlc)| lnrpc::Htlc {
+        incoming: true,
+        amount: signed(htlc.amount_msat / 1000),
+        hash_lock: hash.to_vec(),
+        expiration_height: htlc.expiry_height,
+        htlc_index: htlc.htlc_index,
+    });
+    let pending: Vec<lnrpc::Htlc> = pending.collect();
+    lnrpc::Channel {
+        active: true,
+        chan_id: CHAN_ID,
+        capacity: signed(channel.capacity_sat),
+        local_balance: signed(channel.local_msat / 1000),
+        remote_balance: signed(channel.remote_msat / 1000),
+        unsettled_balance: pending.iter().map(|htlc| htlc.amount).sum(),
+        pending_htlcs: pending,
+        local_constraints: Some(constraints),
+        remote_constraints: Some(constraints),
+        ..lnrpc::Channel::default()
+    }
 }
 
 /// `lnrpc.Invoice`.
@@ -122,7 +157,7 @@ pub(super) fn payment(payment: &Payment) -> tellersim::Payment {
 fn payer_htlc(htlc: &PayerHtlc) -> tellersim::PayerHtlc {
     let (outcome, resolved, reason) = match htlc.outcome {
         Outcome::Held => (payer_htlc::Outcome::Held, UnixMs(0), ""),
-        Outcome::Settled { at_unix_ms } => (payer_htlc::Outcome::Settled, at_unix_ms, ""),
+        Outcome::Settled { at_unix_ms, .. } => (payer_htlc::Outcome::Settled, at_unix_ms, ""),
         Outcome::Refunded { at_unix_ms, reason } => (payer_htlc::Outcome::Refunded, at_unix_ms, reason.as_str()),
     };
     tellersim::PayerHtlc {
@@ -172,10 +207,37 @@ fn invoice_record(record: &InvoiceRecord) -> tellersim::InvoiceRecord {
     }
 }
 
+/// What SubscribeHtlcEvents sends. The event of finality has no type there either.
+pub(super) fn htlc_event(news: HtlcNews) -> HtlcEvent {
+    use htlc_event::{Event, EventType};
+    let (index, event_type, event) = match news {
+        HtlcNews::Subscribed => {
+            let event = Some(Event::SubscribedEvent(SubscribedEvent {}));
+            return HtlcEvent {
+                event,
+                ..HtlcEvent::default()
+            };
+        }
+        HtlcNews::Settle(index) => (index, EventType::Receive, Event::SettleEvent(SettleEvent {})),
+        HtlcNews::Final(index, Resolution { settled, offchain }) => {
+            let event = Event::FinalHtlcEvent(FinalHtlcEvent { settled, offchain });
+            (index, EventType::Unknown, event)
+        }
+    };
+    HtlcEvent {
+        incoming_channel_id: CHAN_ID,
+        incoming_htlc_id: index,
+        event_type: event_type.into(),
+        event: Some(event),
+        ..HtlcEvent::default()
+    }
+}
+
 /// A fault from its message.
 pub(super) fn fault(fault: tellersim::Fault) -> Result<super::Fault, SimError> {
     use std::time::Duration;
     use tellersim::fault::Kind;
+    use tellersim::finality::Order;
 
     let given = |text: String| (!text.is_empty()).then_some(text);
     Ok(
@@ -200,6 +262,13 @@ pub(super) fn fault(fault: tellersim::Fault) -> Result<super::Fault, SimError> {
                     .try_into()
                     .map_err(|_| SimError::BadFault(format!("no state {}", set.state)))?,
             ),
+            Kind::SetSynced(set) => super::Fault::Sync(set.synced),
+            Kind::Finality(order) => super::Fault::Finality(match Order::try_from(order.order) {
+                Ok(Order::Hold) => Finality::Hold,
+                Ok(Order::Release) => Finality::Release,
+                Ok(Order::Lose) => Finality::Lose,
+                Err(_) => return Err(SimError::BadFault(format!("no order {}", order.order))),
+            }),
             Kind::Slow(slow) => super::Fault::Slow(Duration::from_millis(slow.ms)),
             Kind::LoseReply(lose) => super::Fault::LoseReply {
                 method: lose.method,

@@ -16,6 +16,8 @@ use rcgen::{
 
 use super::SimError;
 use super::log::{LogError, replace};
+use super::macaroon::{bake, conditions, hold};
+use crate::time::UnixMs;
 
 /// The certificate, PEM.
 pub const TLS_CERT: &str = "tls.cert";
@@ -25,16 +27,25 @@ pub const TLS_KEY: &str = "tls.key";
 pub const ADMIN_MACAROON: &str = "admin.macaroon";
 /// Grants reading, binary.
 pub const READONLY_MACAROON: &str = "readonly.macaroon";
+/// Grants what tellerd's macaroon grants, see docs/LND.md; binary.
+pub const TELLERD_MACAROON: &str = "tellerd.macaroon";
 const NODE_KEY: &str = "node.key";
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Whom a macaroon was baked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Admin,
+    ReadOnly,
+    Tellerd,
+}
 
 /// What the files hold.
 pub(super) struct Credentials {
     pub cert_pem: String,
     pub key_pem: String,
-    pub admin: Vec<u8>,
-    pub readonly: Vec<u8>,
+    macaroons: [(Role, Vec<u8>); 3],
     pub node_key: SecretKey,
 }
 
@@ -51,10 +62,24 @@ impl Credentials {
         Ok(Self {
             cert_pem: text(dir, TLS_CERT, || Ok(String::new()))?,
             key_pem: text(dir, TLS_KEY, || Ok(String::new()))?,
-            admin: bytes(dir, ADMIN_MACAROON, || macaroon("admin"))?,
-            readonly: bytes(dir, READONLY_MACAROON, || macaroon("readonly"))?,
+            macaroons: [
+                (Role::Admin, bytes(dir, ADMIN_MACAROON, || bake("admin"))?),
+                (Role::ReadOnly, bytes(dir, READONLY_MACAROON, || bake("readonly"))?),
+                (Role::Tellerd, bytes(dir, TELLERD_MACAROON, || bake("tellerd"))?),
+            ],
             node_key,
         })
+    }
+
+    /// Whose macaroon this is, when all conditions in it hold; else LND's words.
+    pub fn role(&self, presented: &[u8], now: UnixMs) -> Result<Role, String> {
+        let found = self
+            .macaroons
+            .iter()
+            .find_map(|(role, baked)| Some((*role, conditions(baked, presented)?)));
+        let (role, conditions) = found.ok_or("verification failed: signature mismatch after caveat verification")?;
+        conditions.iter().try_for_each(|condition| hold(condition, now))?;
+        Ok(role)
     }
 }
 
@@ -85,19 +110,6 @@ fn certificate() -> Result<(String, String), SimError> {
     params.not_after = (SystemTime::now() + DAY * 14 * 30).into();
     let cert = params.self_signed(&key)?;
     Ok((cert.pem(), key.serialize_pem()))
-}
-
-/// Looks like a macaroon of version 2: location, identifier, end of header, end of caveats, signature.
-fn macaroon(role: &str) -> Result<Vec<u8>, SimError> {
-    let identifier = [random::<16>()?.as_slice(), role.as_bytes()].concat();
-    let mut bytes = vec![2];
-    for (kind, field) in [(1, b"lnd".as_slice()), (2, &identifier)] {
-        bytes.extend([kind, u8::try_from(field.len()).unwrap_or(u8::MAX)]);
-        bytes.extend(field);
-    }
-    bytes.extend([0, 0, 6, 32]);
-    bytes.extend(random::<32>()?);
-    Ok(bytes)
 }
 
 fn bytes(dir: &Path, name: &str, make: impl FnOnce() -> Result<Vec<u8>, SimError>) -> Result<Vec<u8>, SimError> {

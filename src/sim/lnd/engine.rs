@@ -18,7 +18,7 @@ use super::credentials::{Credentials, random};
 use super::faults::{Comeback, Faults};
 use super::log::Log;
 use super::node::record::{Entry, InvoiceRecord, Money, PayOrder, Payment};
-use super::node::{AddHold, Node, NodeOptions};
+use super::node::{AddHold, Node, NodeOptions, Resolution};
 use super::{Ledger, PayOptions, SimError, SimLndOptions};
 use crate::ids::PaymentHash;
 use crate::proto::lnrpc::WalletState;
@@ -41,6 +41,8 @@ pub(super) struct Engine {
     pub credentials: Credentials,
     pub signer: Signer,
     clock: SharedClock,
+    /// LND's `invoices.holdexpirydelta`, for who asks what is configured.
+    pub hold_expiry_delta: u32,
     pub state: watch::Sender<WalletState>,
     pub faults: Faults,
     pub connections: Connections,
@@ -58,6 +60,18 @@ struct Registry {
     invoices: HashMap<PaymentHash, Vec<Subscriber<InvoiceRecord>>>,
     payments: HashMap<u64, Vec<Subscriber<Payment>>>,
     blocks: Vec<Subscriber<u32>>,
+    htlcs: Vec<Subscriber<HtlcNews>>,
+}
+
+/// An event of SubscribeHtlcEvents.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum HtlcNews {
+    /// The first one.
+    Subscribed,
+    /// The preimage of this HTLC was handed to the peer.
+    Settle(u64),
+    /// This HTLC is at its end.
+    Final(u64, Resolution),
 }
 
 impl Engine {
@@ -67,6 +81,8 @@ impl Engine {
         let node_options = NodeOptions {
             hold_expiry_delta: options.hold_expiry_delta,
             max_htlcs: options.max_htlcs,
+            capacity_sat: options.capacity_sat,
+            final_resolutions: options.final_resolutions,
         };
         let mut node = Node::new(node_options, options.start_height);
         let log = Log::open(dir, &mut node, Node::restore, |node| {
@@ -81,10 +97,12 @@ impl Engine {
                 invoices: HashMap::new(),
                 payments: HashMap::new(),
                 blocks: Vec::new(),
+                htlcs: Vec::new(),
             }),
             signer: Signer::new(credentials.node_key),
             credentials,
             clock: options.clock.clone(),
+            hold_expiry_delta: options.hold_expiry_delta,
             state: watch::Sender::new(WalletState::ServerActive),
             faults: Faults::default(),
             connections: Connections::default(),
@@ -161,6 +179,22 @@ impl Engine {
             _ = sender.send(Ok(registry.node.height()));
             registry.blocks.retain(|subscriber| !subscriber.is_closed());
             registry.blocks.push(sender);
+            receiver
+        })
+    }
+
+    /// LookupHtlcResolution; `None` while it has none.
+    pub fn resolution(&self, htlc_index: u64) -> Result<Option<Resolution>, Status> {
+        Ok(self.with(|node, _| node.resolution(htlc_index))??)
+    }
+
+    /// SubscribeHtlcEvents.
+    pub fn watch_htlcs(&self) -> Result<Subscription<HtlcNews>, SimError> {
+        self.locked(|registry, _| {
+            let (sender, receiver) = unbounded_channel();
+            _ = sender.send(Ok(HtlcNews::Subscribed));
+            registry.htlcs.retain(|subscriber| !subscriber.is_closed());
+            registry.htlcs.push(sender);
             receiver
         })
     }
@@ -276,12 +310,16 @@ impl Engine {
         let mut registry = self.lock();
         let invoices = std::mem::take(&mut registry.invoices);
         let blocks = std::mem::take(&mut registry.blocks);
+        let htlcs = std::mem::take(&mut registry.htlcs);
         drop(registry);
         let Some(error) = error else { return };
         for subscriber in invoices.into_values().flatten() {
             _ = subscriber.send(Err(error.clone()));
         }
         for subscriber in blocks {
+            _ = subscriber.send(Err(error.clone()));
+        }
+        for subscriber in htlcs {
             _ = subscriber.send(Err(error.clone()));
         }
     }
@@ -301,6 +339,7 @@ impl Engine {
 impl Registry {
     /// Writes what changed, then tells subscribers.
     fn commit(&mut self) -> Result<(), SimError> {
+        let finals = self.node.take_finals();
         let (entries, announced) = self.node.take_changes();
         if entries.is_empty() {
             return Ok(());
@@ -322,6 +361,13 @@ impl Registry {
                 let ended = payment.status().is_final();
                 publish(&mut self.payments, payment.id, &payment, ended);
             }
+        }
+        let news = finals.into_iter().flat_map(|(index, end)| {
+            let handed = (end.settled && end.offchain).then_some(HtlcNews::Settle(index));
+            handed.into_iter().chain([HtlcNews::Final(index, end)])
+        });
+        for news in news {
+            self.htlcs.retain(|subscriber| subscriber.send(Ok(news)).is_ok());
         }
         Ok(())
     }

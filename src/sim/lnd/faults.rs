@@ -15,7 +15,9 @@ use super::SimError;
 use super::connections::ConnectionId;
 use super::engine::Engine;
 use super::front::is_method;
+use super::node::Finality;
 use crate::proto::lnrpc::WalletState;
+use crate::time::UnixMs;
 
 /// A fault to inject.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,10 @@ pub enum Fault {
     },
     /// Moves the node to a state of its life. Going down cuts all connections.
     SetState(WalletState),
+    /// The node loses its source of blocks: it is out of sync, and its best block gets older. `true` ends it.
+    Sync(bool),
+    /// The peer that the payments come from goes, comes back, or takes its money back on chain.
+    Finality(Finality),
     /// Delays every answer; zero ends it.
     Slow(Duration),
     /// The next `count` calls take effect, and their connection breaks before the answer.
@@ -79,6 +85,7 @@ struct Present {
     epoch: u64,
     hang: Option<Hang>,
     slow: Duration,
+    out_of_sync: Option<UnixMs>,
 }
 
 #[derive(Debug, Clone)]
@@ -116,6 +123,11 @@ impl Faults {
     /// How many calls and streams hang now.
     pub fn hanging(&self) -> usize {
         self.hanging.load(Ordering::SeqCst)
+    }
+
+    /// Since when the node is out of sync, if it is.
+    pub fn out_of_sync(&self) -> Option<UnixMs> {
+        self.present.borrow().out_of_sync
     }
 
     pub fn epoch(&self) -> u64 {
@@ -232,6 +244,11 @@ impl Engine {
                     self.enter_state(state, None);
                 }
             }
+            Fault::Sync(synced) => {
+                let since = (!synced).then(|| self.now());
+                self.faults.present.send_modify(|present| present.out_of_sync = since);
+            }
+            Fault::Finality(order) => self.with(|node, now| node.set_finality(order, now))?,
             Fault::Slow(delay) => self.faults.present.send_modify(|present| present.slow = delay),
             Fault::LoseReply { method, count } => self.faults.count(method, count, None)?,
             Fault::Fail {

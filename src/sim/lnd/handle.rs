@@ -49,6 +49,11 @@ impl SimHandle {
         self.engine.inject(fault, None)
     }
 
+    /// As after a restart with or without `--store-final-htlc-resolutions`, but without the restart.
+    pub fn store_resolutions(&self, store: bool) -> Result<(), SimError> {
+        self.engine.with(|node, _| node.store_resolutions(store))
+    }
+
     /// How many calls and streams wait in a [`Fault::Hang`] now.
     #[must_use]
     pub fn hanging_calls(&self) -> usize {

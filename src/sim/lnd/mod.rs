@@ -17,7 +17,9 @@ mod faults;
 mod front;
 mod handle;
 mod log;
+mod macaroon;
 pub mod node;
+mod router;
 mod serve;
 mod services;
 
@@ -30,10 +32,11 @@ use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tonic::{Code, Status};
 
-pub use credentials::{ADMIN_MACAROON, READONLY_MACAROON, TLS_CERT, TLS_KEY};
+pub use credentials::{ADMIN_MACAROON, READONLY_MACAROON, TELLERD_MACAROON, TLS_CERT, TLS_KEY};
 pub use faults::Fault;
 pub use handle::SimHandle;
 pub use log::LogError;
+pub use node::Finality;
 use node::Refusal;
 use node::record::{InvoiceRecord, Money, Payment};
 
@@ -46,6 +49,10 @@ pub struct SimLndOptions {
     pub hold_expiry_delta: u32,
     /// HTLCs held at once at most; a further one fails.
     pub max_htlcs: u32,
+    /// All money in its channel, in satoshi: customers can not pay more. At first all of it is on their side.
+    pub capacity_sat: u64,
+    /// What finally becomes of HTLCs is stored: `--store-final-htlc-resolutions`, which LND does not do by default.
+    pub final_resolutions: bool,
     /// Height of a new node. An existing one keeps its own.
     pub start_height: u32,
     /// Mines a block every so often; 0 only on command.
@@ -60,6 +67,8 @@ impl Default for SimLndOptions {
         Self {
             hold_expiry_delta: node.hold_expiry_delta,
             max_htlcs: node.max_htlcs,
+            capacity_sat: node.capacity_sat,
+            final_resolutions: node.final_resolutions,
             start_height: 850_000,
             block_interval_ms: 0,
             clock: Arc::new(SystemClock),
@@ -151,10 +160,10 @@ pub enum SimError {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let code = if refusal == Refusal::NotFound {
-            Code::NotFound
-        } else {
-            Code::Unknown
+        let code = match refusal {
+            Refusal::NotFound => Code::NotFound,
+            Refusal::NotStored => Code::Unavailable,
+            _ => Code::Unknown,
         };
         Self::new(code, refusal.to_string())
     }

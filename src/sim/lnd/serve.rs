@@ -20,6 +20,7 @@ use super::{SimError, SimLnd};
 use crate::proto::chainrpc::chain_notifier_server::ChainNotifierServer;
 use crate::proto::invoicesrpc::invoices_server::InvoicesServer;
 use crate::proto::lnrpc::{lightning_server::LightningServer, state_server::StateServer};
+use crate::proto::routerrpc::router_server::RouterServer;
 use crate::proto::tellersim::control_server::ControlServer;
 
 /// How often the clock is looked at without a call.
@@ -69,6 +70,7 @@ fn router(engine: &Arc<Engine>) -> Result<tonic::transport::server::Router, SimE
         .add_service(LightningServer::new(services.clone()))
         .add_service(StateServer::new(services.clone()))
         .add_service(ChainNotifierServer::new(services.clone()))
+        .add_service(RouterServer::new(services.clone()))
         .add_service(ControlServer::new(services));
     Ok(router)
 }

@@ -13,9 +13,10 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::engine::Engine;
 use super::front::{
-    ADD_HOLD, Answers, BLOCKS, CANCEL, GET_INFO, GET_STATE, LOOKUP, SETTLE, SUBSCRIBE, SUBSCRIBE_STATE,
+    ADD_HOLD, Answers, BLOCKS, CANCEL, DEBUG_INFO, GET_INFO, GET_STATE, LIST_CHANNELS, LOOKUP, RESOLUTION, SETTLE,
+    SUBSCRIBE, SUBSCRIBE_STATE, WALLET_BALANCE,
 };
-use super::node::{AddHold, Refusal};
+use super::node::{AddHold, Refusal, Resolution};
 use crate::ids::PaymentHash;
 use crate::proto::chainrpc::{BlockEpoch, chain_notifier_server::ChainNotifier};
 use crate::proto::invoicesrpc::{
@@ -105,35 +106,65 @@ impl Lightning for Services {
 
     async fn lookup_htlc_resolution(
         &self,
-        _: Request<lnrpc::LookupHtlcResolutionRequest>,
+        request: Request<lnrpc::LookupHtlcResolutionRequest>,
     ) -> Result<Response<lnrpc::LookupHtlcResolutionResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        let act = |engine: &Engine, query: lnrpc::LookupHtlcResolutionRequest| {
+            let found = engine.resolution(query.htlc_index)?;
+            match found.filter(|_| query.chan_id == convert::CHAN_ID) {
+                Some(Resolution { settled, offchain }) => Ok(lnrpc::LookupHtlcResolutionResponse { settled, offchain }),
+                None => Err(Status::not_found("htlc unknown")),
+            }
+        };
+        self.0.unary(RESOLUTION, request, act).await
     }
 
     async fn list_channels(
         &self,
-        _: Request<lnrpc::ListChannelsRequest>,
+        request: Request<lnrpc::ListChannelsRequest>,
     ) -> Result<Response<lnrpc::ListChannelsResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        let list = |engine: &Engine, _| {
+            let channel = engine.with(|node, _| node.channel())?;
+            Ok(lnrpc::ListChannelsResponse {
+                channels: vec![convert::channel(&channel)],
+            })
+        };
+        self.0.unary(LIST_CHANNELS, request, list).await
     }
 
     async fn wallet_balance(
         &self,
-        _: Request<lnrpc::WalletBalanceRequest>,
+        request: Request<lnrpc::WalletBalanceRequest>,
     ) -> Result<Response<lnrpc::WalletBalanceResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        // Nothing ever reaches its wallet on chain.
+        let empty = |_: &Engine, _| Ok(lnrpc::WalletBalanceResponse::default());
+        self.0.unary(WALLET_BALANCE, request, empty).await
     }
 
     async fn get_debug_info(
         &self,
-        _: Request<lnrpc::GetDebugInfoRequest>,
+        request: Request<lnrpc::GetDebugInfoRequest>,
     ) -> Result<Response<lnrpc::GetDebugInfoResponse>, Status> {
-        Err(Status::unimplemented("not simulated"))
+        self.0.unary(DEBUG_INFO, request, |engine, _| settings(engine)).await
     }
 }
 
+/// What is configured, by the names of the command line; as far as there is something to configure.
+fn settings(engine: &Engine) -> Result<lnrpc::GetDebugInfoResponse, Status> {
+    let stores = engine.with(|node, _| node.stores_resolutions())?;
+    let config = [
+        ("bitcoin.regtest", "true".to_owned()),
+        ("invoices.holdexpirydelta", engine.hold_expiry_delta.to_string()),
+        ("store-final-htlc-resolutions", stores.to_string()),
+    ];
+    Ok(lnrpc::GetDebugInfoResponse {
+        config: config.map(|(name, value)| (name.to_owned(), value)).into(),
+    })
+}
+
 fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
-    let height = engine.with(|node, _| node.height())?;
+    let (height, stores) = engine.with(|node, _| (node.height(), node.stores_resolutions()))?;
+    let out_of_sync = engine.faults.out_of_sync();
+    let best_header = out_of_sync.unwrap_or_else(|| engine.now());
     Ok(GetInfoResponse {
         identity_pubkey: engine.signer.pubkey(),
         alias: "tellersim".into(),
@@ -141,15 +172,15 @@ fn info(engine: &Engine) -> Result<GetInfoResponse, Status> {
         num_peers: 1,
         block_height: height,
         block_hash: hex::encode(block_hash(height)),
-        synced_to_chain: true,
-        best_header_timestamp: i64::try_from(engine.now().as_secs()).unwrap_or(i64::MAX),
+        synced_to_chain: out_of_sync.is_none(),
+        best_header_timestamp: i64::try_from(best_header.as_secs()).unwrap_or(i64::MAX),
         version: VERSION.into(),
         num_inactive_channels: 0,
         chains: vec![Chain {
             network: "regtest".into(),
         }],
         synced_to_graph: true,
-        store_final_htlc_resolutions: true,
+        store_final_htlc_resolutions: stores,
     })
 }
 

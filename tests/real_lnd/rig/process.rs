@@ -69,6 +69,11 @@ impl Process {
         kill_process(pid, signal).expect("a child can be signalled");
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// It has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()

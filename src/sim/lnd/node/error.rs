@@ -20,6 +20,9 @@ pub enum Refusal {
     /// Look-up of an unknown invoice: code NotFound.
     #[error("unable to locate invoice")]
     NotFound,
+    /// LookupHtlcResolution without the store: code Unavailable.
+    #[error("cannot lookup with flag --store-final-htlc-resolutions=false")]
+    NotStored,
     /// A preimage that is not 32 bytes.
     #[error("invalid preimage length of {0}, want 32")]
     PreimageLength(usize),

@@ -78,13 +78,11 @@ impl Node {
     /// Accepts one HTLC or says why not; the last one of a set makes the invoice ACCEPTED.
     fn accept(&mut self, offer: &Offer, now: UnixMs) -> Result<u64, FailReason> {
         let hash = offer.order.hash;
-        let record = self.invoices.get_mut(&hash).ok_or(FailReason::UnknownInvoice)?;
+        let record = self.invoices.get(&hash).ok_or(FailReason::UnknownInvoice)?;
         check(record, offer, self.height)?;
-        if self.held_htlcs >= self.options.max_htlcs {
-            return Err(FailReason::ChannelFull);
-        }
+        self.enter_channel(offer.amount_msat)?;
         self.htlc_index += 1;
-        self.held_htlcs += 1;
+        let record = self.invoices.get_mut(&hash).ok_or(FailReason::UnknownInvoice)?;
         record.htlcs.push(Htlc {
             htlc_index: self.htlc_index,
             payment_id: offer.payment_id,
@@ -157,20 +155,24 @@ impl Node {
         outcome: Outcome,
         preimage: Option<&Preimage>,
     ) {
-        self.held_htlcs = self.held_htlcs.saturating_sub(1);
+        self.resolved(htlc_index, outcome);
         let Some(payment) = self.payments.get_mut(&payment_id) else {
             return;
         };
+        let settled = matches!(outcome, Outcome::Settled { .. });
+        let mut amount_msat = 0;
         for htlc in payment
             .htlcs
             .iter_mut()
             .filter(|htlc| htlc.htlc_index == Some(htlc_index))
         {
             htlc.outcome = outcome;
+            amount_msat = htlc.amount_msat;
         }
-        if matches!(outcome, Outcome::Settled { .. }) {
+        if settled {
             payment.preimage = preimage.cloned();
         }
+        self.leave_channel(amount_msat, settled);
         self.changes.payments.insert(payment_id);
     }
 }

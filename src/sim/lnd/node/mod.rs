@@ -5,7 +5,9 @@
 //! in exactly one of held, settled, refunded. Source: fact sheet on LND, sections 1, 3 and 4.
 
 mod add;
+mod channel;
 mod error;
+mod finality;
 mod htlc;
 pub mod record;
 #[cfg(test)]
@@ -14,13 +16,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use add::{AddHold, Terms};
+pub use channel::Channel;
 pub use error::Refusal;
+pub use finality::{Finality, Resolution};
 
 use crate::ids::{PaymentHash, Preimage};
 use crate::time::UnixMs;
-use record::{
-    Cause, Entry, FailReason, HistoryEntry, HtlcState, InvoiceRecord, InvoiceState, Outcome, PayOrder, Payment,
-};
+use record::{Cause, Entry, FailReason, HistoryEntry, HtlcState, InvoiceRecord, InvoiceState, PayOrder, Payment};
 
 /// Settings of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,10 @@ pub struct NodeOptions {
     pub hold_expiry_delta: u32,
     /// HTLCs its channel holds at most.
     pub max_htlcs: u32,
+    /// All money in its channel, in satoshi.
+    pub capacity_sat: u64,
+    /// What finally becomes of HTLCs is stored.
+    pub final_resolutions: bool,
 }
 
 impl Default for NodeOptions {
@@ -37,6 +43,9 @@ impl Default for NodeOptions {
         Self {
             hold_expiry_delta: 18,
             max_htlcs: 483 * 32,
+            // All the bitcoin there will ever be: no bound unless one is asked for.
+            capacity_sat: 2_100_000_000_000_000,
+            final_resolutions: true,
         }
     }
 }
@@ -48,6 +57,7 @@ pub struct Changes {
     payments: BTreeSet<u64>,
     height: bool,
     announced: Vec<InvoiceRecord>,
+    finals: Vec<(u64, Resolution)>,
 }
 
 /// The simulated node.
@@ -65,7 +75,13 @@ pub struct Node {
     heights: BTreeSet<(u32, PaymentHash)>,
     /// Payments not yet sent.
     due: BTreeSet<(UnixMs, u64)>,
-    held_htlcs: u32,
+    flow: channel::Flow,
+    /// Settled HTLCs that are not at their end, by their expiry height.
+    unresolved: BTreeSet<(u32, u64, PaymentHash)>,
+    /// What became of HTLCs, by their index.
+    resolutions: BTreeMap<u64, Resolution>,
+    /// The peer that the payments come from is there.
+    peer_online: bool,
     add_index: u64,
     settle_index: u64,
     htlc_index: u64,
@@ -86,7 +102,10 @@ impl Node {
             timers: BTreeSet::new(),
             heights: BTreeSet::new(),
             due: BTreeSet::new(),
-            held_htlcs: 0,
+            flow: channel::Flow::default(),
+            unresolved: BTreeSet::new(),
+            resolutions: BTreeMap::new(),
+            peer_online: true,
             add_index: 0,
             settle_index: 0,
             htlc_index: 0,
@@ -118,7 +137,6 @@ impl Node {
             }
             for htlc in &record.htlcs {
                 self.htlc_index = self.htlc_index.max(htlc.htlc_index);
-                self.held_htlcs += u32::from(htlc.state == HtlcState::Accepted);
             }
             match record.state {
                 // Looking at once arms the timers of partial HTLCs too.
@@ -132,6 +150,8 @@ impl Node {
                 InvoiceState::Settled | InvoiceState::Canceled => {}
             }
         }
+        self.restore_flow();
+        self.restore_finality();
         let waiting = self.payments.values().filter(|payment| payment.htlcs.is_empty());
         self.due = waiting
             .map(|payment| (payment.order.due_at_unix_ms, payment.id))
@@ -206,16 +226,7 @@ impl Node {
         let resolved = record.resolve_htlcs(HtlcState::Settled, now, |_| true);
         self.enter(hash, InvoiceState::Settled, Cause::SettleCall, now);
         for htlc in resolved {
-            // The payer's node took the HTLC back on chain at its expiry: LND's word is not money then.
-            let outcome = if self.height >= htlc.expiry_height {
-                Outcome::Refunded {
-                    at_unix_ms: now,
-                    reason: FailReason::TimedOutOnChain,
-                }
-            } else {
-                Outcome::Settled { at_unix_ms: now }
-            };
-            self.tell_payer(htlc.payment_id, htlc.htlc_index, outcome, Some(&preimage));
+            self.settle_htlc(hash, &htlc, now);
         }
         Ok(())
     }
@@ -263,6 +274,7 @@ impl Node {
         if !self.watching {
             return;
         }
+        self.finish_settled(now);
         while let Some((at, hash)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, hash));
             self.check_time(hash, now);

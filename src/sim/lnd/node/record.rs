@@ -201,6 +201,8 @@ pub enum FailReason {
     ExpiryTooSoon,
     /// The channel holds as many HTLCs as it can.
     ChannelFull,
+    /// The node's peer has too little in the channel.
+    NoBalance,
     /// The other parts did not come in time.
     MppTimeout,
     /// CancelInvoice.
@@ -224,6 +226,7 @@ impl FailReason {
             Self::SetTotalMismatch => "INCORRECT_PAYMENT_DETAILS: total differs from the set's",
             Self::ExpiryTooSoon => "INCORRECT_PAYMENT_DETAILS: htlc expires too soon",
             Self::ChannelFull => "TEMPORARY_CHANNEL_FAILURE: too many htlcs",
+            Self::NoBalance => "TEMPORARY_CHANNEL_FAILURE: insufficient balance",
             Self::MppTimeout => "MPP_TIMEOUT: other parts did not come",
             Self::InvoiceCanceled => "INCORRECT_PAYMENT_DETAILS: invoice canceled",
             Self::InvoiceExpired => "INCORRECT_PAYMENT_DETAILS: invoice expired",
@@ -243,6 +246,9 @@ pub enum Outcome {
     Settled {
         /// Since when.
         at_unix_ms: UnixMs,
+        /// It had to be claimed on chain.
+        #[serde(default)]
+        on_chain: bool,
     },
     /// The customer has it back.
     Refunded {

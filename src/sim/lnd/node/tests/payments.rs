@@ -345,3 +345,133 @@ fn history_is_in_order_over_all_invoices() {
     assert_eq!(line(1), [(1, Cause::Added), (4, Cause::Paid), (6, Cause::CancelCall)]);
     assert_eq!(line(2), [(2, Cause::Added), (3, Cause::Paid), (5, Cause::SettleCall)]);
 }
+
+#[test]
+fn customers_pay_no_more_than_the_peer_has_beyond_its_reserve() {
+    let mut node = Node::new(
+        NodeOptions {
+            capacity_sat: 10_000,
+            ..NodeOptions::default()
+        },
+        HEIGHT,
+    );
+    for n in 1..=4 {
+        add(&mut node, n);
+    }
+    let of = |n, amount_msat| PayOrder {
+        amount_msat,
+        ..order(n)
+    };
+    pay(&mut node, of(1, 6_000_000));
+    let refused = pay(&mut node, of(2, 3_900_001));
+    assert_eq!(status(&node, refused), PaymentStatus::Failed(FailReason::NoBalance));
+    pay(&mut node, of(2, 3_900_000));
+    let (before, channel) = (node.channel(), (0, 100_000, 2));
+    assert_eq!((before.local_msat, before.remote_msat, before.pending.len()), channel);
+    node.settle(&preimage(1), START).unwrap();
+    node.cancel(&hash(2).0, START).unwrap();
+    let after = node.channel();
+    assert_eq!(
+        (after.local_msat, after.remote_msat, after.pending.len()),
+        (6_000_000, 4_000_000, 0)
+    );
+    let refused = pay(&mut node, of(3, 3_900_001));
+    assert_eq!(status(&node, refused), PaymentStatus::Failed(FailReason::NoBalance));
+    let fits = pay(&mut node, of(4, 3_900_000));
+    assert_eq!(status(&node, fits), PaymentStatus::InFlight);
+}
+
+fn resolution(node: &Node, n: u8) -> Option<Resolution> {
+    let htlc = node.lookup(&hash(n).0).unwrap().htlcs[0].htlc_index;
+    node.resolution(htlc).unwrap()
+}
+
+fn ended(settled: bool, offchain: bool) -> Option<Resolution> {
+    Some(Resolution { settled, offchain })
+}
+
+#[test]
+fn a_settle_is_final_at_once_while_the_payers_peer_is_there_and_when_it_is_back_otherwise() {
+    let node = node_in("SETTLED");
+    assert_eq!(resolution(&node, 1), ended(true, true));
+
+    let mut node = node_in("ACCEPTED");
+    node.set_finality(Finality::Hold, at(1));
+    node.settle(&preimage(1), at(2)).unwrap();
+    assert_eq!((state(&node, 1), resolution(&node, 1)), (InvoiceState::Settled, None));
+    assert_eq!(
+        status(&node, 1),
+        PaymentStatus::InFlight,
+        "the payer has heard of nothing"
+    );
+    assert!(node.take_finals().is_empty());
+    node.set_finality(Finality::Release, at(3));
+    assert_eq!(
+        (resolution(&node, 1), status(&node, 1)),
+        (ended(true, true), PaymentStatus::Succeeded)
+    );
+    assert_eq!(
+        node.take_finals(),
+        [(
+            1,
+            Resolution {
+                settled: true,
+                offchain: true
+            }
+        )]
+    );
+}
+
+#[test]
+fn what_the_peer_took_back_on_chain_is_settled_and_lost() {
+    let mut node = node_in("ACCEPTED");
+    node.set_finality(Finality::Hold, at(1));
+    node.settle(&preimage(1), at(2)).unwrap();
+    node.set_finality(Finality::Lose, at(3));
+    assert_eq!(
+        (state(&node, 1), resolution(&node, 1)),
+        (InvoiceState::Settled, ended(false, false))
+    );
+    assert_eq!(status(&node, 1), PaymentStatus::Failed(FailReason::TimedOutOnChain));
+
+    let mut late = node_in("ACCEPTED");
+    late.set_watching(false);
+    mine(&mut late, 80);
+    late.settle(&preimage(1), at(500)).unwrap();
+    assert_eq!(resolution(&late, 1), ended(false, false), "settled after its expiry");
+}
+
+#[test]
+fn a_settled_htlc_is_claimed_on_chain_before_it_expires() {
+    let mut node = node_in("ACCEPTED");
+    node.set_finality(Finality::Hold, at(1));
+    node.settle(&preimage(1), at(2)).unwrap();
+    mine(&mut node, 63);
+    assert_eq!(resolution(&node, 1), None);
+    mine(&mut node, 1);
+    assert_eq!(
+        (resolution(&node, 1), status(&node, 1)),
+        (ended(true, false), PaymentStatus::Succeeded)
+    );
+}
+
+#[test]
+fn a_canceled_htlc_ends_without_money_and_nothing_is_kept_without_the_store() {
+    let mut node = node_in("ACCEPTED");
+    node.store_resolutions(false);
+    node.cancel(&hash(1).0, at(1)).unwrap();
+    assert_eq!(node.resolution(1), Err(Refusal::NotStored));
+    assert_eq!(
+        node.take_finals(),
+        [(
+            1,
+            Resolution {
+                settled: false,
+                offchain: true
+            }
+        )],
+        "told all the same"
+    );
+    node.store_resolutions(true);
+    assert_eq!(node.resolution(1), Ok(None), "what ended meanwhile was not kept");
+}

@@ -34,6 +34,9 @@ enum Step {
     Watch {
         on: bool,
     },
+    Peer {
+        order: Finality,
+    },
     Restart,
 }
 
@@ -56,6 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..60_u32).prop_map(|blocks| Step::Mine { blocks }),
         2 => (1..150_u64).prop_map(|seconds| Step::Wait { seconds }),
         1 => any::<bool>().prop_map(|on| Step::Watch { on }),
+        1 => prop_oneof![Just(Finality::Hold), Just(Finality::Release), Just(Finality::Lose)]
+            .prop_map(|order| Step::Peer { order }),
         1 => Just(Step::Restart),
     ]
 }
@@ -95,11 +100,13 @@ fn apply(node: &mut Node, step: &Step, now: &mut UnixMs) {
         Step::Mine { blocks } => (0..blocks).for_each(|_| node.mine(*now)),
         Step::Wait { seconds } => now.0 += seconds * 1000,
         Step::Watch { on } => node.set_watching(on),
+        Step::Peer { order } => node.set_finality(order, *now),
         Step::Restart => {
             let mut fresh = Node::new(NodeOptions::default(), HEIGHT);
             node.entries().for_each(|entry| fresh.restore(entry));
             fresh.restored();
             fresh.set_watching(node.watching);
+            fresh.peer_online = node.peer_online;
             *node = fresh;
         }
     }
@@ -122,12 +129,20 @@ fn check(node: &Node) {
             held = (held.0 + 1, held.1 + htlc.amount_msat);
             assert!(!record.state.is_final(), "a final invoice holds nothing");
         }
+        for htlc in record.htlcs.iter().filter(|htlc| htlc.state == HtlcState::Settled) {
+            let key = (htlc.expiry_height, htlc.htlc_index, record.hash);
+            let resolved = node.resolution(htlc.htlc_index).unwrap();
+            assert_eq!(resolved.is_none(), node.unresolved.contains(&key), "at its end or not");
+            if resolved.is_none() {
+                held = (held.0 + 1, held.1 + htlc.amount_msat);
+            }
+        }
         if matches!(record.state, InvoiceState::Accepted | InvoiceState::Settled) {
             assert!(record.paid_msat() >= record.value_msat);
         }
         assert_eq!(record.preimage.is_some(), record.state == InvoiceState::Settled);
     }
-    assert_eq!(node.held_htlcs, held.0);
+    assert_eq!(node.flow.held_htlcs, held.0);
     let money = node
         .payments()
         .fold(Money::default(), |sum, payment| sum.plus(payment.money()));
@@ -138,6 +153,14 @@ fn check(node: &Node) {
     assert_eq!(
         money.held_msat, held.1,
         "the customers and the node agree on what is held"
+    );
+    let channel = node.channel();
+    assert_eq!(channel.local_msat, money.settled_msat);
+    let under_way: u64 = channel.pending.iter().map(|(_, htlc)| htlc.amount_msat).sum();
+    assert_eq!(
+        channel.capacity_sat * 1000,
+        channel.local_msat + channel.remote_msat + under_way,
+        "all money of the channel is somewhere"
     );
 }
 
