@@ -52,8 +52,8 @@ pub const GROUP: Group = Group {
 /// All rows so far.
 static TABLE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-const HEAD: &str = "| fault | state | tellerd's end | cash out, cents | loss, cents | invoice | HTLC, finally | customer's payment |\n\
-                    |---|---|---|---|---|---|---|---|";
+const HEAD: &str = "| fault | state | tellerd's end | cash out, cents | loss, cents | funds | invoice | HTLC, finally | customer's payment |\n\
+                    |---|---|---|---|---|---|---|---|---|";
 
 async fn befall(net: &mut Net, fault: Fault) {
     let file = fault.equip(net).await;
@@ -84,7 +84,7 @@ async fn befall(net: &mut Net, fault: Fault) {
     let earned = fates.iter().map(Fate::paid_msat).sum::<i64>() / 1000;
     let after = (net.customer_sats().await, net.merchant_sats().await);
     rows.push(format!(
-        "| {fault:?} | *sats in channels* | customer {} -> {}, merchant {} -> {}; {earned} paid. {seen} | | | | | |",
+        "| {fault:?} | *sats in channels* | customer {} -> {}, merchant {} -> {}; {earned} paid. {seen} | | | | | | |",
         before.0, after.0, before.1, after.1
     ));
     tell(rows);

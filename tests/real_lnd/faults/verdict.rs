@@ -2,6 +2,7 @@
 //!
 //! Whether that may be is decided by [`crate::audit`].
 
+use tellerd::money::Funds;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
 use tellerd::proto::lnrpc::{LookupHtlcResolutionRequest, PaymentHash};
 use tonic::Code;
@@ -28,7 +29,7 @@ pub enum Final {
 /// One line of the table, from the third column on; `fate` is `None` when the customer was refused.
 pub async fn row(net: &Net, fate: Option<&Fate>) -> String {
     let Some(fate) = fate else {
-        return "refused | 0 | 0 | none | none | none |".to_owned();
+        return "refused | 0 | 0 | none | none | none | none |".to_owned();
     };
     let view = &fate.view;
     let says = match &view.reason {
@@ -48,12 +49,9 @@ pub async fn row(net: &Net, fate: Option<&Fate>) -> String {
         .payments
         .first()
         .map_or("none", |payment| payment.status().as_str_name());
-    let loss = view.loss_minor;
-    format!(
-        "{says} | {} | {} | {invoice} | {htlc} | {payment} |",
-        fate.notes(),
-        loss.0
-    )
+    let funds = view.funds.map_or("none", Funds::as_str);
+    let (notes, loss) = (fate.notes(), view.loss_minor.0);
+    format!("{says} | {notes} | {loss} | {funds} | {invoice} | {htlc} | {payment} |")
 }
 
 /// The invoice at the merchant's node, and the end of its HTLC.
