@@ -245,7 +245,7 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
 }
 
 /// Finds out that it is the right node and that it takes calls.
-async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, String> {
+async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Option<Updates<u32>>, String> {
     let state = measured(shared, LndMethod::State, node.state())
         .await
         .map_err(|e| e.to_string())?;
@@ -260,9 +260,11 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
         .map_err(|e| e.to_string())?;
     recognise(shared, &info).await?;
     node.rights().await.map_err(|e| e.to_string())?;
-    let blocks = measured(shared, LndMethod::Blocks, node.blocks())
-        .await
-        .map_err(|e| e.to_string())?;
+    let blocks = match state {
+        NodeState::ServerActive => Some(blocks(node, shared).await?),
+        // LND refuses the stream of blocks while it starts, and takes settlements already: cash that is out must not wait.
+        _ => None,
+    };
     let no_follow = funds::obstacle(node, shared, &info, None).await;
     shared.status.send_modify(|status| {
         *status = LndStatus {
@@ -285,6 +287,12 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, 
     shared.metrics.set_lnd_block_height(info.block_height);
     tracing::info!(node = %info.alias, version = %info.version, network = %info.network, height = info.block_height, "LND is connected");
     Ok(blocks)
+}
+
+async fn blocks(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, String> {
+    measured(shared, LndMethod::Blocks, node.blocks())
+        .await
+        .map_err(|e| e.to_string())
 }
 
 /// Why no invoice is to be added: the node's own reason, or that it would cancel holds before tellerd expects it to.
@@ -324,13 +332,20 @@ pub(super) async fn recognise(shared: &Shared, info: &NodeInfo) -> Result<(), St
     }
 }
 
-/// Follows blocks and state until something is wrong; returns what.
-async fn follow(node: &dyn Lightning, shared: &Shared, mut blocks: Updates<u32>) -> String {
+/// Follows blocks and state until something is wrong; returns what. Of a node that is still starting there are no blocks
+/// yet: its height is then as old as the last look.
+async fn follow(node: &dyn Lightning, shared: &Shared, mut heights: Option<Updates<u32>>) -> String {
     let mut probe = tokio::time::interval(node.pace());
     probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let height = async {
+            match &mut heights {
+                Some(heights) => heights.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            block = blocks.next() => match block {
+            block = height => match block {
                 Some(Ok(height)) => {
                     shared.status.send_if_modified(|status| std::mem::replace(&mut status.height, height) != height);
                     shared.metrics.set_lnd_block_height(height);
@@ -338,9 +353,17 @@ async fn follow(node: &dyn Lightning, shared: &Shared, mut blocks: Updates<u32>)
                 Some(Err(error)) => return error.to_string(),
                 None => return "LND ended the stream of blocks".into(),
             },
-            _ = probe.tick() => if let Err(why) = look(node, shared).await {
-                return why;
-            },
+            _ = probe.tick() => {
+                if let Err(why) = look(node, shared).await {
+                    return why;
+                }
+                if heights.is_none() && shared.status.borrow().active {
+                    match blocks(node, shared).await {
+                        Ok(stream) => heights = Some(stream),
+                        Err(why) => return why,
+                    }
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use tellerd::hardware::puloon::driver::Variant;
 use tellerd::hardware::puloon::emulator::Setup;
+use tellerd::money::Funds;
 use tellerd::proto::invoicesrpc::AddHoldInvoiceRequest;
 use tellerd::proto::invoicesrpc::invoices_client::InvoicesClient;
 use tellerd::proto::invoicesrpc::{CancelInvoiceMsg, SettleInvoiceMsg};
@@ -124,6 +125,7 @@ async fn a_customer_cashes_out(net: &mut Net) {
     let cashout = teller.reaches(cashout.id, &["completed"]).await;
     assert_eq!(payment.await.unwrap().unwrap().status(), PaymentStatus::Succeeded);
     assert_eq!((teller.cash_out(0), cashout.delivered_minor.0), (6_000, 6_000));
+    teller.funds_are(cashout.id, Funds::Final).await;
 }
 
 async fn nodes_come_back(net: &mut Net) {

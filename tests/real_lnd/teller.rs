@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tellerd::api::{AtmView, CancelCashOut, CashOutList, CashOutView, Decision, ResolveCashOut, StartCashOut};
 use tellerd::hardware::puloon::emulator::What;
 use tellerd::ids::CashOutId;
-use tellerd::money::Minor;
+use tellerd::money::{Funds, Minor};
 
 use crate::rig::{Net, process, until};
 use crate::site::{Daemon, Lnd, Machine, Site};
@@ -87,6 +87,16 @@ impl Teller {
         let path = format!("/v1/cashouts/{id}/cancel");
         let order = CancelCashOut::default();
         self.daemon.post::<CashOutView>(&path, &order).await.expect("canceled");
+    }
+
+    /// Returns once it is known that this became of the settled money.
+    pub async fn funds_are(&self, id: CashOutId, funds: Funds) -> CashOutView {
+        let path = format!("/v1/cashouts/{id}");
+        self.seen(&format!("the funds of {id} are {funds:?}"), async || {
+            let view: CashOutView = self.daemon.get(&path).await?;
+            (view.funds == Some(funds)).then_some(view)
+        })
+        .await
     }
 
     /// All cash-outs, the newest first.

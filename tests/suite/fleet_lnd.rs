@@ -70,19 +70,37 @@ fn a_locked_wallet_is_named_and_waited_for() {
     });
 }
 
+/// A machine that takes its time for each note.
+fn slow() -> Plan {
+    let setup = Setup {
+        note_ms: 150,
+        ..machine()
+    };
+    Plan {
+        machines: vec![("left", setup)],
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn cash_that_is_out_is_settled_while_the_node_is_still_starting() {
+    run(slow(), async |rig| {
+        let cashout = rig.start("left", 6000).await;
+        rig.pay(&cashout);
+        rig.reaches(cashout.id, "dispensing").await;
+        let state = |state| rig.lnd.inject(Fault::SetState(state)).expect("a state");
+        state(WalletState::RpcActive);
+        rig.reaches(cashout.id, "completed").await;
+        rig.stands("left", AtmState::OutOfService, "LND is still starting")
+            .await;
+        state(WalletState::ServerActive);
+        rig.serve("left").await;
+    });
+}
+
 #[test]
 fn it_may_restart_at_any_time() {
-    let plan = Plan {
-        machines: vec![(
-            "left",
-            Setup {
-                note_ms: 150,
-                ..machine()
-            },
-        )],
-        ..Plan::default()
-    };
-    run(plan, async |rig| {
+    run(slow(), async |rig| {
         // While the customer is awaited.
         let cashout = rig.start("left", 6000).await;
         rig.lnd.inject(restart()).expect("restart");
