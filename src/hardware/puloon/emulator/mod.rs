@@ -16,6 +16,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
 pub use self::ledger::{Event, What};
 pub use self::machine::CassetteTotals;
@@ -44,6 +45,8 @@ pub struct Emulator {
     serial_variant: bool,
     setup: Arc<Setup>,
     state: Arc<Mutex<State>>,
+    /// It stands still at this command.
+    still: watch::Sender<Option<Target>>,
 }
 
 /// Access to a running emulator.
@@ -68,6 +71,7 @@ impl Emulator {
             serial_variant,
             setup: Arc::new(setup),
             state: Arc::new(Mutex::new(state)),
+            still: watch::Sender::new(None),
         })
     }
 
@@ -83,6 +87,13 @@ impl Emulator {
     /// When the port or the ledger's file fails.
     pub async fn serve<P: AsyncRead + AsyncWrite + Unpin>(&self, port: P) -> io::Result<End> {
         serve::Line::new(self, port).serve().await
+    }
+
+    /// Returns once nobody holds it at `command`.
+    async fn free(&self, command: u8) {
+        let free = |held: &Option<Target>| held.is_none_or(|at| at.code() != command);
+        // It has a sender as long as this is there.
+        let _ = self.still.subscribe().wait_for(free).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -136,6 +147,12 @@ impl EmulatorHandle {
     /// Plans a fault.
     pub fn inject(&self, fault: PlannedFault) {
         self.emulator.state().faults.push(fault);
+    }
+
+    /// Lets the device stand still at commands of this kind: it acknowledges one, and neither acts nor answers until
+    /// it is let go, which `None` does.
+    pub fn hold_at(&self, command: Option<Target>) {
+        self.emulator.still.send_replace(command);
     }
 
     /// Puts a cassette back with `notes` more notes.

@@ -122,6 +122,7 @@ impl<'a, P: AsyncRead + AsyncWrite + Unpin> Line<'a, P> {
     /// Does what the command says; `None` when the device can not answer any more.
     async fn act(&mut self, command: u8, data: &[u8], faults: &[Fault]) -> io::Result<Option<Vec<u8>>> {
         let emulator = self.emulator;
+        emulator.free(command).await;
         match command {
             0x52 => {
                 let mut run = emulator.machine().start(data, faults.to_vec())?;
