@@ -1,7 +1,7 @@
 //! The stage of one fault: one tellerd with a machine for each state, and a cash-out that stands in that state.
 //!
 //! What must stay true: a state is reached by what customers, operators and devices do, and it is read back from tellerd
-//! before the fault comes. Slow notes and late replies of the emulator, and an LND that stands still (SIGSTOP), keep it there.
+//! before the fault comes. Slow notes, machines and an LND that stand still (SIGSTOP) keep it there.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tellerd::api::{AtmView, CashOutView, Decision, Ordered, ResolveCashOut, StartCashOut};
 use tellerd::hardware::puloon::driver::Variant;
-use tellerd::hardware::puloon::emulator::{Fault as Mishap, Setup, Target};
+use tellerd::hardware::puloon::emulator::{EmulatorHandle, Fault as Mishap, Setup, Target};
 use tellerd::ids::CashOutId;
 use tellerd::money::Minor;
 use tokio::time::Instant;
@@ -21,6 +21,12 @@ use crate::teller::Teller;
 /// Value of the notes of every cash-out, in minor units: three notes.
 pub const AMOUNT: u64 = 6_000;
 
+/// Machines that stand still at a command until LND can not be asked any more.
+const STILL: [(State, Target); 3] = [
+    (State::Held, Target::LastStatus),
+    (State::Canceling, Target::LastStatus),
+    (State::Settling, Target::Dispense),
+];
 /// The longest way from a fault to the rest of all cash-outs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -71,9 +77,7 @@ impl State {
     /// Milliseconds for each note: what is to be overtaken by a fault is slow.
     const fn note_ms(self) -> u64 {
         match self {
-            Self::Dispensing => 3_500,
-            Self::Settling => 700,
-            Self::Held | Self::Canceling => 200,
+            Self::Dispensing => 2_000,
             _ => 5,
         }
     }
@@ -199,8 +203,8 @@ impl Stage {
         }
     }
 
-    fn mishap(&self, state: State, mishap: Mishap, on: Target) {
-        self.teller.site.machines[Self::index(state)].inject(mishap.on(on));
+    fn machine(&self, state: State) -> &EmulatorHandle {
+        &self.teller.site.machines[Self::index(state)]
     }
 
     /// Brings all but the first, last and last but one state about, each while nothing is wrong.
@@ -214,20 +218,17 @@ impl Stage {
             self.cells[Self::index(*state)].request = view.payment_request;
         }
         let (after_notes, serial_kept) = (None, false);
-        self.mishap(
-            State::OutcomeUnknown,
-            Mishap::PowerLost {
-                after_notes,
-                serial_kept,
-            },
-            Target::Dispense,
-        );
+        let lost = Mishap::PowerLost {
+            after_notes,
+            serial_kept,
+        };
+        self.machine(State::OutcomeUnknown).inject(lost.next());
         self.pay(net, State::OutcomeUnknown).await;
         self.reaches(State::OutcomeUnknown, "outcome_unknown").await;
-        for state in [State::Held, State::Canceling] {
-            self.mishap(state, Mishap::Late { ms: 6_000 }, Target::LastStatus);
+        for (state, still) in STILL {
+            self.machine(state).hold_at(Some(still));
         }
-        for state in [State::Held, State::Canceling, State::Dispensing, State::Settling] {
+        for state in [State::Held, State::Canceling, State::Settling, State::Dispensing] {
             self.pay(net, state).await;
         }
         for (state, name) in [
@@ -249,6 +250,9 @@ impl Stage {
         );
         let canceled: Option<CashOutView> = self.teller.daemon.post(&cancel, &serde_json::json!({})).await;
         assert!(canceled.is_some(), "the customer can cancel");
+        for (state, _) in STILL {
+            self.machine(state).hold_at(None);
+        }
         self.reaches(State::Settling, "settling").await;
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tellerd::lnd::permissions::PERMISSIONS;
+use tellerd::lnd::window::DEFAULT_HOLD_EXPIRY_DELTA;
 use tellerd::money::Funds;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
 
@@ -35,9 +36,7 @@ pub enum Fault {
 /// The root key of the macaroon that is revoked, and of the one that comes after it.
 const ROOT_KEYS: [&str; 2] = ["7", "8"];
 
-/// Blocks before an HTLC's expiry: LND cancels a hold that far ahead, and goes on chain that far ahead.
-/// Source: facts/lnd.md, section 4.
-const HOLD_EXPIRY_DELTA: u32 = 18;
+/// LND goes on chain so many blocks before an HTLC expires whose preimage it knows. Source: facts/lnd.md, section 4.
 const BROADCAST_DELTA: u32 = 16;
 
 /// Bakes tellerd's macaroon into `file`, over what is there: all its rights and nothing else.
@@ -324,7 +323,7 @@ async fn outage_beyond_window(net: &mut Net) -> String {
     pause(net, false);
     let expiry = expiry(net).await;
     net.merchant.kill();
-    net.mine_to(expiry - HOLD_EXPIRY_DELTA + 1).await;
+    net.mine_to(expiry - DEFAULT_HOLD_EXPIRY_DELTA + 1).await;
     net.merchant.start();
     net.whole().await;
     "LND came back one block after it should have canceled".to_owned()
