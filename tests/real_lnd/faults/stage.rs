@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tellerd::api::{AtmView, CashOutView, Decision, Ordered, ResolveCashOut, StartCashOut};
 use tellerd::hardware::puloon::driver::Variant;
 use tellerd::hardware::puloon::emulator::{EmulatorHandle, Fault as Mishap, Setup, Target};
@@ -322,10 +321,4 @@ impl Stage {
         let order = Ordered { by: "ada".to_owned() };
         let _: Option<CashOutView> = self.teller.daemon.post(&path, &order).await;
     }
-}
-
-/// LND stands still, or goes on.
-pub fn pause(net: &mut Net, still: bool) {
-    let signal = if still { Signal::STOP } else { Signal::CONT };
-    net.merchant.process().signal(signal);
 }

@@ -4,14 +4,16 @@
 //! but what the fault's name says.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tellerd::lnd::permissions::PERMISSIONS;
 use tellerd::lnd::window::DEFAULT_HOLD_EXPIRY_DELTA;
 use tellerd::money::Funds;
 use tellerd::proto::lnrpc::invoice::InvoiceState;
 
-use super::stage::{AMOUNT, Stage, State, pause};
+use super::stage::{AMOUNT, Stage, State};
 use super::verdict::{Final, at_merchant};
 use crate::audit::Fate;
 use crate::rig::payer::Bill;
@@ -38,6 +40,8 @@ const ROOT_KEYS: [&str; 2] = ["7", "8"];
 
 /// LND goes on chain so many blocks before an HTLC expires whose preimage it knows. Source: facts/lnd.md, section 4.
 const BROADCAST_DELTA: u32 = 16;
+/// While money is claimed on chain.
+const BLOCK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Bakes tellerd's macaroon into `file`, over what is there: all its rights and nothing else.
 pub async fn bake(net: &Net, file: &Path, root_key: &str) {
@@ -73,9 +77,9 @@ impl Fault {
                     net.merchant.channels().await.iter().all(|lane| !lane.active)
                 })
                 .await;
-                pause(net, true);
+                net.merchant.process().stand_still().await;
             }
-            _ => pause(net, true),
+            _ => net.merchant.process().stand_still().await,
         }
     }
 
@@ -86,7 +90,7 @@ impl Fault {
             Self::MacaroonRevoked => &["refused", "quoted", "canceling", "canceled"],
             _ => &["quoted"],
         };
-        assert_eq!(reached[1..], expected[1..]);
+        assert_eq!(reached[1..], expected[1..], "{reached:?}");
         assert!(first.contains(&reached[0].as_str()), "{reached:?}");
     }
 
@@ -161,6 +165,11 @@ impl Net {
     }
 }
 
+/// LND does what it was asked while it stood still.
+fn go_on(net: &mut Net) {
+    net.merchant.process().signal(Signal::CONT);
+}
+
 async fn lnd_killed(net: &mut Net) -> String {
     net.merchant.kill();
     net.merchant.start();
@@ -171,7 +180,7 @@ async fn lnd_killed(net: &mut Net) -> String {
 /// The customer pays while nobody looks.
 async fn tellerd_killed(net: &mut Net, stage: &mut Stage) -> String {
     stage.teller.daemon.kill().await;
-    pause(net, false);
+    go_on(net);
     stage.pay(net, State::AwaitingPayment).await;
     held(net, stage, State::AwaitingPayment).await;
     stage.teller.daemon = stage.teller.site.daemon(&[]);
@@ -231,7 +240,7 @@ const EARNED: [State; 4] = [State::Held, State::Dispensing, State::OutcomeUnknow
 
 /// The customer's node is gone before anything is settled: LND settles, the money does not move.
 async fn settled_in_the_dark(net: &mut Net, stage: &mut Stage) {
-    pause(net, false);
+    go_on(net);
     stage.rest(net, false, &NOT_PAYABLE).await;
     for state in EARNED {
         let told = at_merchant(net, hash(stage, state)).await;
@@ -285,9 +294,9 @@ async fn mine_until_paid(net: &Net) {
         if waiting == 0 {
             return;
         }
-        // Sweepers publish with a block, for the next one.
         net.mine(1).await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        // The time between blocks: wallets publish what spends from one before the next.
+        tokio::time::sleep(BLOCK_INTERVAL).await;
     }
     let told: Value = net.merchant.cli(&["pendingchannels"]).await.unwrap_or_default();
     panic!("something is still waited for on the chain: {told}");
@@ -320,7 +329,7 @@ async fn customer_stays_away(net: &mut Net, stage: &mut Stage) -> String {
 }
 
 async fn outage_beyond_window(net: &mut Net) -> String {
-    pause(net, false);
+    go_on(net);
     let expiry = expiry(net).await;
     net.merchant.kill();
     net.mine_to(expiry - DEFAULT_HOLD_EXPIRY_DELTA + 1).await;
@@ -330,7 +339,7 @@ async fn outage_beyond_window(net: &mut Net) -> String {
 }
 
 async fn outage_beyond_expiry(net: &mut Net) -> String {
-    pause(net, false);
+    go_on(net);
     let expiry = expiry(net).await;
     net.merchant.kill();
     net.mine_to(expiry + 1).await;
