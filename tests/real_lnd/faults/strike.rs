@@ -17,7 +17,7 @@ use super::stage::{AMOUNT, Stage, State};
 use super::verdict::{Final, at_merchant};
 use crate::audit::Fate;
 use crate::rig::payer::Bill;
-use crate::rig::{Net, until};
+use crate::rig::{Net, Node, until};
 
 /// What befalls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,14 +258,14 @@ async fn customer_away(net: &mut Net, stage: &mut Stage) -> String {
 }
 
 /// The height at which the first HTLC of those that were held expires.
-async fn expiry(net: &Net) -> u32 {
-    let lanes = net.merchant.channels().await;
+async fn expiry(node: &Node) -> u32 {
+    let lanes = node.channels().await;
     let htlcs = lanes.iter().flat_map(|lane| &lane.pending_htlcs);
     htlcs.map(|htlc| htlc.expiration_height).min().expect("an HTLC")
 }
 
 /// Sats that a node waits for on the chain.
-async fn in_limbo(node: &crate::rig::Node) -> u64 {
+async fn in_limbo(node: &Node) -> u64 {
     let told = node.cli(&["pendingchannels"]).await.expect("pending channels");
     let sats = &told["total_limbo_balance"];
     let closing = ["waiting_close_channels", "pending_force_closing_channels"];
@@ -308,7 +308,7 @@ async fn customer_stays_away(net: &mut Net, stage: &mut Stage) -> String {
         stage.give_up(state).await;
     }
     stage.rest(net, false, &[]).await;
-    let expiry = expiry(net).await;
+    let expiry = expiry(&net.merchant).await;
     net.mine_to(expiry - BROADCAST_DELTA).await;
     mine_until_paid(net).await;
     let claimed = net.chain.height().await;
@@ -329,8 +329,7 @@ async fn customer_stays_away(net: &mut Net, stage: &mut Stage) -> String {
 }
 
 async fn outage_beyond_window(net: &mut Net) -> String {
-    go_on(net);
-    let expiry = expiry(net).await;
+    let expiry = expiry(&net.customer).await;
     net.merchant.kill();
     net.mine_to(expiry - DEFAULT_HOLD_EXPIRY_DELTA + 1).await;
     net.merchant.start();
@@ -339,8 +338,7 @@ async fn outage_beyond_window(net: &mut Net) -> String {
 }
 
 async fn outage_beyond_expiry(net: &mut Net) -> String {
-    go_on(net);
-    let expiry = expiry(net).await;
+    let expiry = expiry(&net.customer).await;
     net.merchant.kill();
     net.mine_to(expiry + 1).await;
     mine_until_paid(net).await;
