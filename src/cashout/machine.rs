@@ -188,7 +188,8 @@ impl Step<'_> {
             Phase::Held { .. } if blocks_left < i64::from(policy.min_blocks_left) => {
                 Some(self.canceling("too few blocks left before LND cancels"))
             }
-            Phase::OutcomeUnknown { .. } if blocks_left < i64::from(policy.force_blocks_left) => {
+            // At zero LND has canceled, or does so now: there is no more haste, and an operator may still count the notes.
+            Phase::OutcomeUnknown { .. } if (1..i64::from(policy.force_blocks_left)).contains(&blocks_left) => {
                 Some(self.decide_unknown())
             }
             _ => None,

@@ -232,6 +232,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("deadline_passed", Event::DeadlinePassed { at: LATE }),
         ("window_closing (11 blocks)", Event::WindowClosing { blocks_left: 11 }),
         ("window_closing (5 blocks)", Event::WindowClosing { blocks_left: 5 }),
+        ("window_closing (0 blocks)", Event::WindowClosing { blocks_left: 0 }),
         (
             "check_refused",
             Event::CheckRefused {
@@ -519,12 +520,12 @@ proptest! {
     /// and the state read back from its JSON is the same.
     #[test]
     fn invariants_hold_under_any_history(
-        picks in proptest::collection::vec((0..39_usize, any::<bool>()), 1..60),
+        picks in proptest::collection::vec((0..40_usize, any::<bool>()), 1..60),
         absorb in any::<bool>(),
         settle in any::<bool>(),
     ) {
         let events = events();
-        prop_assert_eq!(events.len(), 39);
+        prop_assert_eq!(events.len(), 40);
         let partial = if absorb { PartialPolicy::Absorb { limit: Minor(2_500) } } else { PartialPolicy::Owe };
         let mut state = fresh(partial, if settle { UnknownPolicy::Settle } else { UnknownPolicy::Cancel });
         let mut world = World::default();
@@ -542,7 +543,7 @@ proptest! {
 
     /// A history on the happy path with noise: whatever comes between, every run can still end.
     #[test]
-    fn every_state_can_reach_an_end(picks in proptest::collection::vec(0..39_usize, 0..40), lost: bool) {
+    fn every_state_can_reach_an_end(picks in proptest::collection::vec(0..40_usize, 0..40), lost: bool) {
         let events = events();
         let mut state = fresh(PartialPolicy::Owe, UnknownPolicy::Cancel);
         for pick in picks {

@@ -11,6 +11,7 @@ mod check;
 mod conform;
 #[path = "../conformance/mod.rs"]
 mod conformance;
+mod faults;
 mod harness;
 mod rig;
 #[allow(dead_code, reason = "shared with tests/suite")]
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
         bring_up::GROUP,
         check::GROUP,
         cashouts::GROUP,
+        faults::GROUP,
         conform::GROUP,
         conform::CLAIM,
         conform::LATE,

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tellerd::api::{AtmView, CashOutList, CashOutView, Decision, ResolveCashOut, StartCashOut};
+use tellerd::api::{AtmView, CancelCashOut, CashOutList, CashOutView, Decision, ResolveCashOut, StartCashOut};
 use tellerd::hardware::puloon::emulator::What;
 use tellerd::ids::CashOutId;
 use tellerd::money::{Funds, Minor};
@@ -80,6 +80,13 @@ impl Teller {
         };
         let path = format!("/v1/cashouts/{id}/resolve");
         self.daemon.post::<CashOutView>(&path, &order).await.expect("resolved");
+    }
+
+    /// The customer does not want to pay any more.
+    pub async fn cancel(&self, id: CashOutId) {
+        let path = format!("/v1/cashouts/{id}/cancel");
+        let order = CancelCashOut::default();
+        self.daemon.post::<CashOutView>(&path, &order).await.expect("canceled");
     }
 
     /// Returns once it is known that this became of the settled money.

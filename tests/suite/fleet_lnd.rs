@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tellerd::cashout::CancelBy;
+use tellerd::cashout::{CancelBy, Resolution};
 use tellerd::hardware::puloon::emulator::{self, Setup, Target};
 use tellerd::metrics::AtmState;
+use tellerd::money::Minor;
 use tellerd::proto::lnrpc::WalletState;
 use tellerd::sim::lnd::Fault;
 
@@ -267,5 +268,30 @@ fn another_node_tells_nothing_about_our_invoices() {
         assert!(rig.ended(payment).await.preimage.is_none());
         rig.serve("left").await;
         rig.audit().await;
+    });
+}
+
+/// It comes back after it has to have canceled: no decision saves anything any more, and the operator can still count.
+#[test]
+fn an_outcome_that_outlives_its_hold_is_left_to_the_operator() {
+    run(Plan::default(), async |rig| {
+        let (cashout, payment) = rig.unknown_outcome("left").await;
+        let state = |state| rig.lnd.inject(Fault::SetState(state)).expect("a state");
+        state(WalletState::WaitingToStart);
+        rig.lnd.advance_blocks(70).expect("blocks");
+        state(WalletState::ServerActive);
+        assert!(rig.ended(payment).await.preimage.is_none());
+        until("the hold is known to be gone", async || {
+            rig.fleet.cashout(cashout.id).await.expect("cash-out").hold_lost
+        })
+        .await;
+        let counted = Resolution::Delivered(Minor(4_000));
+        let by = || "anna".to_owned();
+        let told = rig.fleet.resolve(cashout.id, by(), counted, "counted".into()).await;
+        told.expect("it is still open");
+        let named = rig.reaches(cashout.id, "needs_operator").await;
+        assert_eq!((named.books.delivered, named.books.loss), (Minor(4_000), Minor(4_000)));
+        let closed = rig.fleet.resolve(cashout.id, by(), Resolution::Close, String::new());
+        closed.await.expect("closed");
     });
 }

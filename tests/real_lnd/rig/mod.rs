@@ -82,18 +82,20 @@ impl Net {
             .expect("a folder");
         let mut net = Self::new(&bin, dir, merchant);
         net.chain.start(None).await;
-        for node in [&mut net.merchant, &mut net.customer] {
-            node.start_locked();
-        }
-        for node in [&net.merchant, &net.customer] {
-            node.init_wallet().await;
-            node.reaches(WalletState::RpcActive).await;
-        }
+        // Blocks are to be paid to the customer, so its wallet comes first. It is not there when btcd is restarted with
+        // its address: an lnd that loses its chain while it syncs for the first time may wait for ever.
+        net.customer.start_locked();
+        net.customer.init_wallet().await;
+        net.customer.reaches(WalletState::RpcActive).await;
         let told = net.customer.cli(&["newaddress", "p2wkh"]).await.expect("an address");
         let miner = told["address"].as_str().expect("an address").to_owned();
+        net.customer.stop().await;
         net.chain.stop().await;
         net.chain.start(Some(&miner)).await;
         net.chain.generate(FIRST_BLOCKS).await;
+        net.customer.start();
+        net.merchant.start_locked();
+        net.merchant.init_wallet().await;
         net.synced().await;
         net.open_channel().await;
         net

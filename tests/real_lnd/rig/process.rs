@@ -74,6 +74,22 @@ impl Process {
         self.child.id()
     }
 
+    /// SIGSTOP; returns once each of its threads stands still, which a busy machine takes a moment for.
+    pub async fn stand_still(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        super::until("the process stands still", async || {
+            let tasks = std::fs::read_dir(&tasks).expect("threads of a child");
+            let mut states = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+            // The name before it is in brackets and may have blanks.
+            states.all(|stat| {
+                stat.rsplit_once(')')
+                    .is_some_and(|(_, rest)| rest.starts_with(" T") || rest.starts_with(" Z"))
+            })
+        })
+        .await;
+    }
+
     /// It has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
