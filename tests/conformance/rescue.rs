@@ -18,6 +18,9 @@ const LEFT_ALONE: &str = "ACCEPTED paid 200000000, htlc ACCEPTED 200000000 of 20
 const SETTLED: &str = "SETTLED paid 200000000, htlc SETTLED 200000000 of 200000000 at +0 to +40";
 const CANCELED: &str = "CANCELED paid 200000000, htlc CANCELED 200000000 of 200000000 at +0 to +40";
 
+const NOT_YET: &str = "Unavailable: chain notifier RPC is still in the process of starting";
+const BLOCKS_EITHER: &str = "Unavailable: chain notifier RPC is still in the process of starting, or OK";
+
 /// The channel is used on and stays open.
 pub const OPEN_CHANNEL: &[Case] = &[
     case(
@@ -26,7 +29,7 @@ pub const OPEN_CHANNEL: &[Case] = &[
         &[
             "synced_to_chain: false",
             LEFT_ALONE,
-            "Unavailable: chain notifier RPC is still in the process of starting",
+            BLOCKS_EITHER,
             LEFT_ALONE,
             "added: OPEN paid 0",
             "add answered: false",
@@ -176,10 +179,13 @@ async fn rpc_active(s: &Script<'_>) -> Vec<String> {
         hash: Vec::new(),
         height: 0,
     };
-    all.push(match timed(s.chain().await.register_block_epoch_ntfn(request)).await {
+    let blocks = match timed(s.chain().await.register_block_epoch_ntfn(request)).await {
         Ok(_) => "OK".to_owned(),
         Err(status) => told(Err::<(), _>(status)),
-    });
+    };
+    // RPC_ACTIVE is a stretch of time, and somewhere in it LND's chain notifier starts.
+    let either = [NOT_YET, "OK"].contains(&blocks.as_str());
+    all.push(if either { BLOCKS_EITHER.to_owned() } else { blocks });
     let mut watch = s.watch(1).await;
     all.push(s.next(&mut watch).await);
     let (mut client, request) = (s.invoices().await, s.request(2));
