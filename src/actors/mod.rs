@@ -9,7 +9,7 @@ pub mod child;
 pub mod clients;
 pub mod drive;
 pub mod fleet;
-mod funds;
+pub(crate) mod funds;
 pub mod gauges;
 pub mod hardware;
 pub mod invoice;
