@@ -82,6 +82,17 @@ impl LndStatus {
             None => Ok(()),
         }
     }
+
+    /// Why `method` must not be called now. A node that is still starting takes what ends a hold, but no cash goes out on one:
+    /// it has not yet caught up with its channels.
+    fn refusal(&self, method: LndMethod) -> Option<String> {
+        match method {
+            LndMethod::AddHoldInvoice => self.can_add().err(),
+            _ if !self.is_up() => Some(self.down.clone().unwrap_or_else(|| "LND was not reached yet".into())),
+            LndMethod::Commit if !self.active => Some("LND is still starting".into()),
+            _ => None,
+        }
+    }
 }
 
 /// The LND actor.
@@ -99,16 +110,6 @@ impl Lnd {
             node,
             shared,
             _guard: guard,
-        }
-    }
-
-    /// Why `method` must not be called now.
-    fn refusal(&self, method: LndMethod) -> Option<String> {
-        let status = self.shared.status.borrow();
-        match method {
-            LndMethod::AddHoldInvoice => status.can_add().err(),
-            _ if status.is_up() => None,
-            _ => Some(status.down.clone().unwrap_or_else(|| "LND was not reached yet".into())),
         }
     }
 }
@@ -166,7 +167,8 @@ impl<T: Send + 'static> Handler<Call<T>> for Lnd {
     type Result = ResponseFuture<Result<T, LnError>>;
 
     fn handle(&mut self, Call { method, call }: Call<T>, _: &mut Self::Context) -> Self::Result {
-        if let Some(why) = self.refusal(method) {
+        let refusal = self.shared.status.borrow().refusal(method);
+        if let Some(why) = refusal {
             return Box::pin(async move { Err(unreachable(method.as_str(), why)) });
         }
         let (shared, answer) = (Arc::clone(&self.shared), call(Arc::clone(&self.node)));
@@ -457,6 +459,26 @@ mod tests {
         };
         assert_eq!(no_new.can_add(), Err("full".into()), "its own words first");
         assert!(no_new.is_up());
+    }
+
+    #[test]
+    fn while_lnd_is_starting_holds_are_ended_and_no_cash_goes_out() {
+        let starting = LndStatus {
+            epoch: 1,
+            synced: true,
+            ..LndStatus::default()
+        };
+        for ends in [LndMethod::Settle, LndMethod::Cancel, LndMethod::Lookup] {
+            assert_eq!(starting.refusal(ends), None);
+        }
+        for begins in [LndMethod::Commit, LndMethod::AddHoldInvoice] {
+            assert_eq!(starting.refusal(begins).as_deref(), Some("LND is still starting"));
+        }
+        let active = LndStatus {
+            active: true,
+            ..starting
+        };
+        assert_eq!(active.refusal(LndMethod::Commit), None);
     }
 
     #[test]
