@@ -17,6 +17,7 @@ mod invoice_work;
 pub mod item;
 pub mod journal;
 pub mod lnd;
+mod lnd_status;
 pub mod nostr;
 pub mod shared;
 pub mod supervisor;
