@@ -94,16 +94,13 @@ fn operator_action(cashout: &CashOut) -> Option<String> {
             // The claim was void when the money was seen to be lost; it may have been paid before.
             let owed = cashout.quote.amount.saturating_sub(cashout.books.delivered);
             let paid = match owed > cashout.books.claim {
-                true => format!(
-                    " He is owed nothing any more; if you gave him the {owed} {currency} before you read this, say so first: \
-                     tellerd resolve {id} --claim-paid"
-                ),
+                true => format!(" If you gave him the {owed} {currency} owed: --claim-paid first."),
                 false => String::new(),
             };
+            // Short: a service shows 256 characters of it.
             Some(format!(
-                "The customer has the money back. Find out at LND why (its log, `lncli closedchannels`, `lncli \
-                 pendingchannels`), ask the customer for the payment if you can, then close it with the loss in the books: \
-                 tellerd resolve {id} --close --note TEXT{paid}"
+                "The customer has the money back. LND's log and `lncli closedchannels` may tell why; ask him for it. Then close \
+                 it with the loss in the books: tellerd resolve {id} --close --note TEXT.{paid}"
             ))
         }
         Phase::NeedsOperator { .. } => Some(format!(
