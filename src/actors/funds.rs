@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::drive::Done;
+use super::invoice_work::is_usual;
 use super::lnd::{Answer, measured};
 use super::shared::Shared;
 use crate::ids::PaymentHash;
@@ -136,7 +137,11 @@ async fn until_known(
             }
             Ok(FundsSeen::Pending(keys)) => keys,
             Err(error) => {
-                tracing::debug!(invoice = %hash, %error, "asked again later");
+                match is_usual(&error) {
+                    true => tracing::debug!(invoice = %hash, %error, "asked again later"),
+                    // Such as: LND does not call it settled any more, or does not know it. Its database is an older one then.
+                    false => tracing::warn!(invoice = %hash, %error, "what became of its money is asked again later"),
+                }
                 Vec::new()
             }
         };
