@@ -13,11 +13,12 @@ use std::time::Duration;
 use actix::Actor;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 use crate::actors::child::Post;
 use crate::actors::clients;
 use crate::actors::fleet::Fleet;
+use crate::actors::funds;
 use crate::actors::lnd::LndStatus;
 use crate::actors::nostr::gate::Gate;
 use crate::actors::nostr::once::Orders;
@@ -314,6 +315,7 @@ fn shared(
         metrics,
         changes: broadcast::Sender::new(CHANGES),
         finals: broadcast::Sender::new(FINALS),
+        funds_turns: Semaphore::new(funds::AT_ONCE),
         journal_lost: Arc::new(watch::Sender::new(None)),
         service,
         operators,

@@ -2,16 +2,18 @@
 //!
 //! Called by the LND actor ([`obstacle`], [`tell`], [`relay`]) and by the invoice actor ([`follow`]). What must stay true:
 //! the invoice is asked for at a bounded pace whether events come or not, for LND keeps none for who was not listening;
-//! a node that will never tell ends the following, and a failure never does. Nothing here stops the daemon.
+//! however many are pending, few of them are asked about at once; a node that will never tell ends the following, and a failure never does. Nothing here stops the daemon.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::drive::Done;
+use super::invoice_work::is_usual;
 use super::lnd::{Answer, measured};
 use super::shared::Shared;
 use crate::ids::PaymentHash;
@@ -26,6 +28,10 @@ const PACE: Backoff = Backoff {
     first: Duration::from_millis(250),
     cap: Duration::from_secs(60),
 };
+
+/// Invoices that are asked about at once. All that are pending are due with each new connection, and a customer's settlement
+/// or commitment must not wait behind them.
+pub const AT_ONCE: usize = 8;
 
 /// Why settlements are not followed at this node; `None` when they are. A failure that says nothing about it leaves it at
 /// what was known `before`.
@@ -68,11 +74,11 @@ pub(super) fn tell(shared: &Shared, no_follow: Option<&str>) {
 pub(super) async fn relay(node: &dyn Lightning, shared: &Shared) -> Infallible {
     let mut attempt = 0_u32;
     loop {
-        // The sender is in `shared`, so the wait can not fail.
+        // The sender is in `shared`, so the wait can not fail. Of a node that is still starting the call would hang.
         let _ = shared
             .status
             .subscribe()
-            .wait_for(|status| status.no_follow.is_none())
+            .wait_for(|status| status.active && status.no_follow.is_none())
             .await;
         match measured(shared, LndMethod::Finals, node.finals()).await {
             Ok(mut finals) => {
@@ -101,7 +107,7 @@ pub(super) async fn follow(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoic
         shared.lnd_up().await;
         shared.ask_lnd(LndMethod::Funds, ask(hash)).await
     };
-    let funds = until_known(&hash, shared.finals.subscribe(), ask).await;
+    let funds = until_known(&hash, shared.finals.subscribe(), &shared.funds_turns, ask).await;
     let at = shared.clock.now();
     Done {
         events: vec![InvoiceEvent::FundsSeen { funds, at }],
@@ -113,11 +119,16 @@ pub(super) async fn follow(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoic
 async fn until_known(
     hash: &PaymentHash,
     mut finals: broadcast::Receiver<HtlcKey>,
+    turns: &Semaphore,
     ask: impl AsyncFn() -> Result<FundsSeen, LnError>,
 ) -> Funds {
     let mut attempt = 0_u32;
     loop {
-        let waits_for = match ask().await {
+        // Never closed.
+        let turn = turns.acquire().await;
+        let answer = ask().await;
+        drop(turn);
+        let waits_for = match answer {
             Ok(FundsSeen::Final) => return Funds::Final,
             Ok(FundsSeen::Lost) => return Funds::Lost,
             Ok(FundsSeen::NotFollowed(why)) => {
@@ -126,7 +137,11 @@ async fn until_known(
             }
             Ok(FundsSeen::Pending(keys)) => keys,
             Err(error) => {
-                tracing::debug!(invoice = %hash, %error, "asked again later");
+                match is_usual(&error) {
+                    true => tracing::debug!(invoice = %hash, %error, "asked again later"),
+                    // Such as: LND does not call it settled any more, or does not know it. Its database is an older one then.
+                    false => tracing::warn!(invoice = %hash, %error, "what became of its money is asked again later"),
+                }
                 Vec::new()
             }
         };
@@ -168,6 +183,10 @@ mod tests {
         htlc_index: 4,
     };
 
+    fn turns() -> Semaphore {
+        Semaphore::new(AT_ONCE)
+    }
+
     fn pending() -> Result<FundsSeen, LnError> {
         Ok(FundsSeen::Pending(vec![KEY]))
     }
@@ -193,7 +212,7 @@ mod tests {
             }
         };
         let hour = Duration::from_secs(3600);
-        let never = timeout(hour, until_known(&HASH, finals.subscribe(), ask)).await;
+        let never = timeout(hour, until_known(&HASH, finals.subscribe(), &turns(), ask)).await;
         assert!(never.is_err(), "neither a failure nor a wait ends it");
         let asked = asked.into_inner();
         let pauses: Vec<Duration> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -230,7 +249,10 @@ mod tests {
             since.borrow_mut().push(Instant::now());
             ask().await
         };
-        assert_eq!(until_known(&HASH, finals.subscribe(), timed).await, Funds::Final);
+        assert_eq!(
+            until_known(&HASH, finals.subscribe(), &turns(), timed).await,
+            Funds::Final
+        );
         let since = since.into_inner();
         let pause = |n: usize| since[n] - since[n - 1];
         assert!(pause(12) >= PACE.cap / 2, "another's end wakes nobody");
@@ -249,13 +271,39 @@ mod tests {
             [KEY].into_iter().chain(others).for_each(|key| drop(finals.send(key)));
             pending()
         };
-        assert_eq!(until_known(&HASH, finals.subscribe(), ask).await, Funds::Lost);
+        assert_eq!(until_known(&HASH, finals.subscribe(), &turns(), ask).await, Funds::Lost);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_are_pending_few_are_asked_about_at_once() {
+        let finals = broadcast::Sender::new(2);
+        let (turns, now, most, asked) = (turns(), Cell::new(0_usize), Cell::new(0), Cell::new(0));
+        let ask = async || {
+            now.set(now.get() + 1);
+            most.set(most.get().max(now.get()));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            now.set(now.get() - 1);
+            asked.set(asked.get() + 1);
+            // While they wait for an event, others have their turns.
+            if asked.get() <= 500 {
+                pending()
+            } else {
+                Ok(FundsSeen::Final)
+            }
+        };
+        let all = (0..500).map(|_| until_known(&HASH, finals.subscribe(), &turns, &ask));
+        let known = futures_util::future::join_all(all).await;
+        assert!(known.iter().all(|funds| *funds == Funds::Final));
+        assert_eq!((most.get(), asked.get()), (AT_ONCE, 1_000));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_will_never_tell_ends_it() {
         let finals = broadcast::Sender::new(2);
         let ask = async || Ok(FundsSeen::NotFollowed("not stored".to_owned()));
-        assert_eq!(until_known(&HASH, finals.subscribe(), ask).await, Funds::NotFollowed);
+        assert_eq!(
+            until_known(&HASH, finals.subscribe(), &turns(), ask).await,
+            Funds::NotFollowed
+        );
     }
 }

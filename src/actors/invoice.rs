@@ -330,7 +330,8 @@ impl InvoiceActor {
         let recorded = invoice
             .hold()
             .map_or(expiry, |hold| hold.lowest_expiry_height.min(expiry));
-        let blocks_left = crate::lnd::window::blocks_left(recorded, invoice.spec.hold_expiry_delta, height);
+        let delta = self.shared.status.borrow().delta(invoice.spec.hold_expiry_delta);
+        let blocks_left = crate::lnd::window::blocks_left(recorded, delta, height);
         if blocks_left < i64::from(invoice.spec.min_blocks_left) {
             return Err(refused(format!(
                 "{blocks_left} blocks are left before LND cancels, too few for a dispense"

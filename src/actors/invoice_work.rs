@@ -49,7 +49,7 @@ fn later() -> Done<InvoiceEvent> {
 }
 
 /// LND is away or starting: that shows elsewhere.
-fn is_usual(error: &LnError) -> bool {
+pub(super) fn is_usual(error: &LnError) -> bool {
     matches!(
         error.kind,
         LnErrorKind::Unreachable | LnErrorKind::Timeout | LnErrorKind::NotReady

@@ -17,6 +17,7 @@ use super::child::{DownGuard, can_panic};
 use super::drive::write;
 use super::funds;
 use super::journal::Load;
+pub use super::lnd_status::{LndStatus, NodeName};
 use super::shared::Shared;
 use crate::ids::{PaymentHash, Preimage};
 use crate::lnd::backoff::Backoff;
@@ -25,64 +26,6 @@ use crate::lnd::{
 };
 use crate::metrics::LndMethod;
 use crate::record::Body;
-
-/// What is known of the node now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LndStatus {
-    /// Counts connections: with a new one, every pending invoice is looked up again.
-    pub epoch: u64,
-    /// Connected to the right node, which takes calls; else why not.
-    pub down: Option<String>,
-    /// Its best height.
-    pub height: u32,
-    /// It has fully started.
-    pub active: bool,
-    /// It is in sync with the chain.
-    pub synced: bool,
-    /// Who it is, once it was reached.
-    pub node: Option<NodeName>,
-    /// Why else no invoice is to be added.
-    pub no_new: Option<String>,
-    /// Why settlements are not followed until the money is there, when they are not.
-    pub no_follow: Option<String>,
-}
-
-/// A node's identity.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NodeName {
-    /// Its identity key, hex.
-    pub pubkey: String,
-    /// `mainnet`, `testnet`, `regtest`, `simnet`, `signet`.
-    pub network: String,
-}
-
-impl LndStatus {
-    /// Calls about existing invoices can be made.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.epoch > 0 && self.down.is_none()
-    }
-
-    /// What is settled now is followed until the money is there; also when the node has just gone away.
-    #[must_use]
-    pub fn follows(&self) -> bool {
-        self.epoch > 0 && self.no_follow.is_none()
-    }
-
-    /// An invoice can be added.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn can_add(&self) -> Result<(), String> {
-        match self.down.as_ref().or(self.no_new.as_ref()) {
-            Some(why) => Err(why.clone()),
-            None if self.epoch == 0 => Err("LND was not reached yet".into()),
-            None if !self.active => Err("LND is still starting".into()),
-            None if !self.synced => Err("LND is not in sync with the chain".into()),
-            None => Ok(()),
-        }
-    }
-}
 
 /// The LND actor.
 pub struct Lnd {
@@ -99,16 +42,6 @@ impl Lnd {
             node,
             shared,
             _guard: guard,
-        }
-    }
-
-    /// Why `method` must not be called now.
-    fn refusal(&self, method: LndMethod) -> Option<String> {
-        let status = self.shared.status.borrow();
-        match method {
-            LndMethod::AddHoldInvoice => status.can_add().err(),
-            _ if status.is_up() => None,
-            _ => Some(status.down.clone().unwrap_or_else(|| "LND was not reached yet".into())),
         }
     }
 }
@@ -166,7 +99,8 @@ impl<T: Send + 'static> Handler<Call<T>> for Lnd {
     type Result = ResponseFuture<Result<T, LnError>>;
 
     fn handle(&mut self, Call { method, call }: Call<T>, _: &mut Self::Context) -> Self::Result {
-        if let Some(why) = self.refusal(method) {
+        let refusal = self.shared.status.borrow().refusal(method);
+        if let Some(why) = refusal {
             return Box::pin(async move { Err(unreachable(method.as_str(), why)) });
         }
         let (shared, answer) = (Arc::clone(&self.shared), call(Arc::clone(&self.node)));
@@ -277,7 +211,8 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Option<Updates
                 pubkey: info.pubkey.clone(),
                 network: info.network.clone(),
             }),
-            no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            hold_expiry_delta: info.hold_expiry_delta,
+            no_new: no_new(&info, info.hold_expiry_delta, shared.terms.policy.hold_expiry_delta),
             no_follow: no_follow.clone(),
         };
     });
@@ -296,9 +231,9 @@ async fn blocks(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, S
 }
 
 /// Why no invoice is to be added: the node's own reason, or that it would cancel holds before tellerd expects it to.
-/// What is held goes on: it was promised.
-fn no_new(info: &NodeInfo, configured: u32) -> Option<String> {
-    let in_force = info.hold_expiry_delta.filter(|in_force| *in_force > configured);
+/// What is held goes on: it was promised; but a dispense is committed by the larger delta.
+fn no_new(info: &NodeInfo, in_force: Option<u32>, configured: u32) -> Option<String> {
+    let in_force = in_force.filter(|in_force| *in_force > configured);
     let too_early = in_force.map(|in_force| {
         format!(
             "LND cancels holds {in_force} blocks before they expire (invoices.holdexpirydelta), the configuration says \
@@ -383,10 +318,13 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
         funds::tell(shared, no_follow.as_deref());
     }
     shared.status.send_if_modified(|status| {
+        // A look at the settings that failed says nothing about them.
+        let hold_expiry_delta = info.hold_expiry_delta.or(status.hold_expiry_delta);
         let now = LndStatus {
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
-            no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            hold_expiry_delta,
+            no_new: no_new(&info, hold_expiry_delta, shared.terms.policy.hold_expiry_delta),
             no_follow: no_follow.clone(),
             height: status.height.max(info.block_height),
             ..status.clone()
@@ -442,26 +380,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_against_new_invoices_lets_the_others_go_on() {
-        let good = LndStatus {
-            epoch: 1,
-            active: true,
-            synced: true,
-            ..LndStatus::default()
-        };
-        assert_eq!(good.can_add(), Ok(()));
-        let no_new = LndStatus {
-            synced: false,
-            no_new: Some("full".into()),
-            ..good
-        };
-        assert_eq!(no_new.can_add(), Err("full".into()), "its own words first");
-        assert!(no_new.is_up());
-    }
-
-    #[test]
     fn no_invoice_while_lnd_cancels_earlier_than_configured() {
-        let node = |in_force, own: Option<&str>| NodeInfo {
+        let node = |own: Option<&str>| NodeInfo {
             pubkey: String::new(),
             alias: String::new(),
             version: String::new(),
@@ -469,16 +389,16 @@ mod tests {
             block_height: 0,
             synced_to_chain: true,
             stores_resolutions: true,
-            hold_expiry_delta: in_force,
+            hold_expiry_delta: None,
             no_new: own.map(str::to_owned),
         };
         for in_force in [None, Some(0), Some(12), Some(18)] {
-            assert_eq!(no_new(&node(in_force, None), 18), None, "{in_force:?}");
+            assert_eq!(no_new(&node(None), in_force, 18), None, "{in_force:?}");
         }
-        let why = no_new(&node(Some(19), None), 18).expect("refused");
+        let why = no_new(&node(None), Some(19), 18).expect("refused");
         for words in ["19 blocks", "says 18", "set lnd.hold_expiry_delta = 19"] {
             assert!(why.contains(words), "{why}");
         }
-        assert_eq!(no_new(&node(Some(19), Some("full")), 18).as_deref(), Some("full"));
+        assert_eq!(no_new(&node(Some("full")), Some(19), 18).as_deref(), Some("full"));
     }
 }

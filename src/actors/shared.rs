@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::atm::Atm;
 use super::child::Post;
@@ -97,6 +97,8 @@ pub struct Shared {
     pub status: watch::Sender<LndStatus>,
     /// HTLCs that are at their end at LND just now. Who lags asks LND at its own pace.
     pub finals: broadcast::Sender<HtlcKey>,
+    /// Turns at asking what became of settled money, so that customers' calls come through.
+    pub funds_turns: Semaphore,
     /// Answers what is asked over Nostr, when this daemon is there.
     pub nostr: Post<Nostr>,
     /// The way out to the relays, when this daemon is on Nostr.

@@ -90,11 +90,19 @@ fn operator_action(cashout: &CashOut) -> Option<String> {
                 cashout.books.claim
             ))
         }
-        Phase::NeedsOperator { .. } if cashout.books.funds == Funds::Lost => Some(format!(
-            "The customer has the money back. Find out at LND why (its log, `lncli closedchannels`, `lncli pendingchannels`), \
-             ask the customer for the payment if you can, then close it with the loss in the books: tellerd resolve {id} \
-             --close --note TEXT"
-        )),
+        Phase::NeedsOperator { .. } if cashout.books.funds == Funds::Lost => {
+            // The claim was void when the money was seen to be lost; it may have been paid before.
+            let owed = cashout.quote.amount.saturating_sub(cashout.books.delivered);
+            let paid = match owed > cashout.books.claim {
+                true => format!(" If you gave him the {owed} {currency} owed: --claim-paid first."),
+                false => String::new(),
+            };
+            // Short: a service shows 256 characters of it.
+            Some(format!(
+                "The customer has the money back. LND's log and `lncli closedchannels` may tell why; ask him for it. Then close \
+                 it with the loss in the books: tellerd resolve {id} --close --note TEXT.{paid}"
+            ))
+        }
         Phase::NeedsOperator { .. } => Some(format!(
             "No rule fits. Look at it (tellerd journal show --data DATA_DIR {id}), make good outside of tellerd what has to \
              be, then close it with the books as they are: tellerd resolve {id} --close --note TEXT"

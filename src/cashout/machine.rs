@@ -426,6 +426,10 @@ impl Step<'_> {
                 Ok(Some(self.finish_order(notes, *value)))
             }
             (Phase::ClaimOwed, Resolution::ClaimPaid) => Ok(Some(self.to(Phase::Completed))),
+            (Phase::NeedsOperator { .. }, Resolution::ClaimPaid) if self.cashout.books.funds == Funds::Lost => {
+                settled::paid_before_it_was_lost(self.cashout)
+                    .map_or_else(|| self.illegal("this resolution does not fit the state"), Ok)
+            }
             (Phase::NeedsOperator { .. }, Resolution::Close) => Ok(Some(self.close(by))),
             (Phase::Completed, Resolution::ClaimPaid) if self.cashout.books.claim > Minor::ZERO => Ok(None),
             _ => self.illegal("this resolution does not fit the state"),

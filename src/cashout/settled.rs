@@ -53,6 +53,20 @@ fn lost(mut next: CashOut) -> CashOut {
     next
 }
 
+/// The operator had paid the claim when he heard that the money is lost: that is given away too. The outer `None`: there was
+/// no claim; the inner: it is in the books already.
+pub(super) fn paid_before_it_was_lost(cashout: &CashOut) -> Option<Option<CashOut>> {
+    let books = &cashout.books;
+    let claim = cashout.quote.amount.saturating_sub(books.delivered);
+    if claim == Minor::ZERO || books.claim == claim {
+        return (claim > Minor::ZERO).then_some(None);
+    }
+    let mut next = cashout.clone();
+    next.books.claim = claim;
+    next.books.loss = Minor(books.delivered.0.saturating_add(claim.0));
+    Some(Some(next))
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
@@ -103,6 +117,10 @@ pub(super) mod tests {
                         seen(Funds::Lost),
                     ],
                 )),
+            ),
+            (
+                "needs_operator, claim owed and the money lost",
+                to(&and(&part, &[settled_and(Funds::Pending), seen(Funds::Lost)])),
             ),
             ("needs_operator, settled without cash, money pending", {
                 to(&[
@@ -166,6 +184,24 @@ pub(super) mod tests {
             (closed.phase.name(), closed.drift(), closed.funds()),
             ("canceled", 0, Some(Funds::Lost))
         );
+    }
+
+    /// He pays the customer at the machine, and the news that the money is lost comes before he says so.
+    #[test]
+    fn a_claim_that_was_paid_when_the_money_turned_out_to_be_lost_is_in_the_books() {
+        let part = [opened(), held(), committed(), reported(&[2, 1], partial())];
+        let paid = resolved(Resolution::ClaimPaid);
+        let start = || fresh(PartialPolicy::Owe, UnknownPolicy::Cancel);
+        let lost = played(start(), &and(&part, &[settled_and(Funds::Pending), seen(Funds::Lost)]));
+        let told = apply(&lost, &paid).expect("it happened").expect("news");
+        assert_eq!(told.phase, lost.phase, "an operator still has to look into it");
+        assert_eq!((told.books.claim, told.books.loss), (Minor(1_000), Minor(6_000)));
+        assert_eq!(apply(&told, &paid), Ok(None), "once");
+        let closed = played(told, &[resolved(Resolution::Close)]);
+        assert_eq!((closed.is_final(), closed.drift()), (true, 0));
+        let whole = [opened(), held(), committed(), reported(&[2, 2], Outcome::Complete)];
+        let lost = played(start(), &and(&whole, &[settled_and(Funds::Lost)]));
+        assert!(apply(&lost, &paid).is_err(), "there was no claim");
     }
 
     /// Do not edit the JSON: data directories in the field hold these bytes.

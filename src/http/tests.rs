@@ -15,7 +15,7 @@ use crate::cashout::{Books, CashOut, PartialPolicy, Phase, Policy, Quote, Unknow
 use crate::hardware::{CassetteOrder, DispenseIntent, DispenseOrder, Marker};
 use crate::ids::{CashOutId, Preimage};
 use crate::metrics::{AtmState, Route};
-use crate::money::{Minor, Msat, Rate};
+use crate::money::{Funds, Minor, Msat, Rate};
 use crate::store::AtmBook;
 use crate::time::UnixMs;
 
@@ -130,6 +130,21 @@ fn what_waits_for_an_operator_says_what_to_do() {
 
     let why = "lnd settled an invoice that was not to be settled".to_owned();
     assert!(action(&sample(Phase::NeedsOperator { why })).contains(&format!("tellerd resolve {id} --close")));
+
+    let why = "settled at LND, but an HTLC ended without the money".to_owned();
+    let mut gone = sample(Phase::NeedsOperator { why });
+    gone.books.funds = Funds::Lost;
+    gone.books.delivered = gone.quote.amount;
+    assert!(!action(&gone).contains("--claim-paid"), "there was no claim");
+    gone.books.delivered = Minor(4_000);
+    let text = action(&gone);
+    assert!(
+        text.contains(&format!("tellerd resolve {id} --close --note TEXT")),
+        "{text}"
+    );
+    assert!(text.ends_with("20.00 EUR owed: --claim-paid first."), "{text}");
+    // What a service shows of it: `actors/nostr/sites.rs`.
+    assert!(text.chars().count() <= 256, "{text}");
 
     let mut lost = sample(unknown(0));
     lost.hold_lost = true;

@@ -168,7 +168,7 @@ impl Atm {
             return;
         };
         let policy = &item.state().quote.policy;
-        let blocks_left = hold.blocks_left(policy.hold_expiry_delta, status.height);
+        let blocks_left = hold.blocks_left(status.delta(policy.hold_expiry_delta), status.height);
         if status.is_up() && blocks_left < i64::from(policy.min_blocks_left.max(policy.force_blocks_left)) {
             self.offer(id, Event::WindowClosing { blocks_left }, ctx);
         }

@@ -43,6 +43,8 @@ pub struct NodeTimings {
     pub slowest: Duration,
     /// Between two looks at a held one.
     pub look_held: Duration,
+    /// Between two questions for settled money, whichever the invoice: a service counts requests, and customers' come first.
+    pub funds: Duration,
     /// How long a call follows an order that was taken but is not done yet.
     pub finish: Duration,
     /// After a refusal that the actors will not accept: they repeat within half a second, a service counts requests.
@@ -61,6 +63,7 @@ impl Default for NodeTimings {
             look: seconds(2),
             slowest: seconds(10),
             look_held: seconds(5),
+            funds: seconds(1),
             finish: seconds(20),
             refused: seconds(2),
             subscription: seconds(300),
@@ -75,6 +78,8 @@ struct Inner {
     timings: NodeTimings,
     /// When the service took the subscription last, or was asked in vain.
     subscribed: tokio::sync::Mutex<Option<Instant>>,
+    /// When settled money was asked for last.
+    funds_asked: tokio::sync::Mutex<Option<Instant>>,
     /// When a wrong clock was last told of.
     told: Mutex<Option<Instant>>,
 }
@@ -92,6 +97,7 @@ impl NostrNode {
             terms,
             timings,
             subscribed: tokio::sync::Mutex::default(),
+            funds_asked: tokio::sync::Mutex::default(),
             told: Mutex::default(),
         }))
     }
@@ -159,6 +165,15 @@ impl NostrNode {
             Err(CallError::Failed(failure)) if failure.code == same => Ok((HoldState::Accepted, false)),
             Err(error) => Err(self.refused(call, error).await),
         }
+    }
+
+    /// However many settlements are pending, their questions leave most of the service's requests per minute to customers.
+    async fn turn_for_funds(&self) {
+        let mut asked = self.0.funds_asked.lock().await;
+        if let Some(asked) = *asked {
+            tokio::time::sleep_until(asked + self.0.timings.funds).await;
+        }
+        *asked = Some(Instant::now());
     }
 
     /// A wrong clock makes a site mute: tell before it is too late.
@@ -296,6 +311,7 @@ impl Lightning for NostrNode {
     }
 
     async fn funds(&self, hash: &PaymentHash) -> Result<FundsSeen, LnError> {
+        self.turn_for_funds().await;
         match self.hold_invoice(hash).await? {
             Some(invoice) => answer::funds(&invoice),
             None => {

@@ -336,3 +336,18 @@ async fn whether_settled_money_is_there_is_the_services_word_and_an_older_one_ha
     let unknown = node.funds(&secret(9).hash()).await.expect_err("never made");
     assert_eq!(unknown.kind, LnErrorKind::NotFound);
 }
+
+#[tokio::test(start_paused = true)]
+async fn questions_for_settled_money_leave_the_services_limit_to_customers() {
+    let (fake, node) = start();
+    let hash = held(&fake, 1).await;
+    node.settle(&secret(1)).await.expect("settled");
+    fake.world().ledger.funds = Some(Funds::Pending);
+    let (begun, questions) = (tokio::time::Instant::now(), 100_u32);
+    let asked = (0..questions).map(|_| node.funds(&hash));
+    for seen in futures_util::future::join_all(asked).await {
+        assert_eq!(seen.expect("told"), FundsSeen::Pending(Vec::new()));
+    }
+    let least = NodeTimings::default().funds * (questions - 1);
+    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+}
