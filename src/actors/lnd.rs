@@ -43,6 +43,8 @@ pub struct LndStatus {
     pub node: Option<NodeName>,
     /// Why else no invoice is to be added.
     pub no_new: Option<String>,
+    /// Blocks: the node's own delta as it was last read.
+    pub hold_expiry_delta: Option<u32>,
     /// Why settlements are not followed until the money is there, when they are not.
     pub no_follow: Option<String>,
 }
@@ -255,10 +257,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Option<Updates
             _ => "LND is still starting".into(),
         });
     }
-    let info = measured(shared, LndMethod::Info, node.info())
-        .await
-        .map_err(|e| e.to_string())?;
-    recognise(shared, &info).await?;
+    let info = who(node, shared).await?;
     node.rights().await.map_err(|e| e.to_string())?;
     let blocks = match state {
         NodeState::ServerActive => Some(blocks(node, shared).await?),
@@ -278,6 +277,7 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Option<Updates
                 network: info.network.clone(),
             }),
             no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            hold_expiry_delta: info.hold_expiry_delta,
             no_follow: no_follow.clone(),
         };
     });
@@ -287,6 +287,17 @@ async fn connect(node: &dyn Lightning, shared: &Shared) -> Result<Option<Updates
     shared.metrics.set_lnd_block_height(info.block_height);
     tracing::info!(node = %info.alias, version = %info.version, network = %info.network, height = info.block_height, "LND is connected");
     Ok(blocks)
+}
+
+/// What the right node says of itself.
+async fn who(node: &dyn Lightning, shared: &Shared) -> Result<NodeInfo, String> {
+    let mut info = measured(shared, LndMethod::Info, node.info())
+        .await
+        .map_err(|e| e.to_string())?;
+    recognise(shared, &info).await?;
+    // A look that can not read the delta does not make one good that was read before.
+    info.hold_expiry_delta = info.hold_expiry_delta.or(shared.status.borrow().hold_expiry_delta);
+    Ok(info)
 }
 
 async fn blocks(node: &dyn Lightning, shared: &Shared) -> Result<Updates<u32>, String> {
@@ -372,10 +383,7 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
     let state = measured(shared, LndMethod::State, node.state())
         .await
         .map_err(|e| e.to_string())?;
-    let info = measured(shared, LndMethod::Info, node.info())
-        .await
-        .map_err(|e| e.to_string())?;
-    recognise(shared, &info).await?;
+    let info = who(node, shared).await?;
     node.rights().await.map_err(|e| e.to_string())?;
     let before = shared.status.borrow().no_follow.clone();
     let no_follow = funds::obstacle(node, shared, &info, before.clone()).await;
@@ -387,6 +395,7 @@ async fn look(node: &dyn Lightning, shared: &Shared) -> Result<(), String> {
             active: state == NodeState::ServerActive,
             synced: info.synced_to_chain,
             no_new: no_new(&info, shared.terms.policy.hold_expiry_delta),
+            hold_expiry_delta: info.hold_expiry_delta,
             no_follow: no_follow.clone(),
             height: status.height.max(info.block_height),
             ..status.clone()

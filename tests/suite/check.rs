@@ -205,6 +205,23 @@ async fn a_macaroon_that_is_too_weak_or_too_strong_or_no_ones() {
 }
 
 #[tokio::test]
+async fn a_nodes_words_are_one_printable_line() {
+    let world = World::new(&SimLndOptions::default());
+    let words = Fault::Fail {
+        method: "SettleInvoice".into(),
+        count: 1,
+        code: 2,
+        text: "permission denied\r\u{1b}[2K\nok       \u{202e}right: \"all\"".into(),
+    };
+    world.lnd.inject(words).expect("denied");
+    let escaped = r#"(permission denied\r\u{1b}[2K\nok       \u{202e}right: "all")"#;
+    world
+        .check(&world.config())
+        .await
+        .problem(&["SettleInvoice is not allowed", escaped]);
+}
+
+#[tokio::test]
 async fn another_certificate_is_named() {
     let world = World::new(&SimLndOptions::default());
     drop(SimLnd::open(&world.dir.path().join("other"), &SimLndOptions::default()).expect("sim"));
