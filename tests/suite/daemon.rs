@@ -270,6 +270,30 @@ async fn a_node_that_does_not_let_us_in_is_told_in_words() {
     daemon.terminate().await;
 }
 
+/// Whoever reads the log may go away: cash and money go on.
+#[tokio::test]
+async fn it_outlives_the_reader_of_its_log() {
+    let world = World::new(Setup::default()).await;
+    std::fs::write(world.path("fleet.toml"), world.config()).expect("config");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tellerd"));
+    command.arg("run").arg("--config").arg(world.path("fleet.toml"));
+    let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = streams.env_remove("RUST_LOG").spawn().expect("spawned");
+    let log = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+    let address = std::io::BufRead::lines(log)
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("tellerd serves address=")?.1.trim().to_owned()))
+        .expect("it serves");
+    std::fs::write(world.path("log"), format!("tellerd serves address={address}")).expect("log");
+    let log = world.path("log");
+    let daemon = Daemon { child, log };
+    daemon.stands("ready", &[]).await;
+    let cashout = daemon.start(6_000).await;
+    let id = cashout["id"].as_str().expect("an id");
+    daemon.reaches(id, "awaiting_payment").await;
+    daemon.terminate().await;
+}
+
 /// What was read once is not forgotten because it can not be read now.
 #[tokio::test]
 async fn a_delta_that_can_not_be_read_any_more_is_still_too_large() {
