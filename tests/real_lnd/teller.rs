@@ -138,12 +138,16 @@ impl Teller {
     /// Returns what `look` finds, once it finds it.
     async fn seen<T>(&self, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         let found = std::cell::RefCell::new(None);
-        until_or(what, || self.daemon.last_words(), async || {
-            let seen = look().await;
-            let there = seen.is_some();
-            *found.borrow_mut() = seen;
-            there
-        })
+        until_or(
+            what,
+            || self.daemon.last_words(),
+            async || {
+                let seen = look().await;
+                let there = seen.is_some();
+                *found.borrow_mut() = seen;
+                there
+            },
+        )
         .await;
         found.into_inner().expect("it was found")
     }

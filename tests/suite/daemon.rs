@@ -277,7 +277,10 @@ async fn it_outlives_the_reader_of_its_log() {
     std::fs::write(world.path("fleet.toml"), world.config()).expect("config");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tellerd"));
     command.arg("run").arg("--config").arg(world.path("fleet.toml"));
-    let streams = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let streams = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut child = streams.env_remove("RUST_LOG").spawn().expect("spawned");
     let log = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
     let address = std::io::BufRead::lines(log)

@@ -84,7 +84,11 @@ impl Site {
     pub fn daemon(&self, variables: &[(&str, String)]) -> Daemon {
         let mut words = self.under.iter().copied().chain([env!("CARGO_BIN_EXE_tellerd")]);
         let mut command = Command::new(words.next().unwrap());
-        command.args(words).arg("run").arg("--config").arg(self.path("fleet.toml"));
+        command
+            .args(words)
+            .arg("run")
+            .arg("--config")
+            .arg(self.path("fleet.toml"));
         for armed in ["RUST_LOG", "TELLERD_CRASH_AT", "TELLERD_CRASH_LOG", "TELLERD_NOSTR_KEY"] {
             command.env_remove(armed);
         }
