@@ -211,7 +211,7 @@ impl Asker {
                 let send = |channel, request| async move {
                     LightningClient::new(channel).lookup_htlc_resolution(request).await
                 };
-                resolution(&self.unary(LookupHtlcResolutionRequest::default(), send).await)
+                access(&self.unary(LookupHtlcResolutionRequest::default(), send).await)
             }
             Call::SubscribeHtlcEvents => {
                 let send =
@@ -292,14 +292,6 @@ fn access<T>(answer: &Result<T, Status>) -> Access {
             Access::Unclear(words(status))
         }
         _ => Access::Granted,
-    }
-}
-
-/// Without stored resolutions LND answers Unavailable, after it has looked at the macaroon.
-fn resolution<T>(answer: &Result<T, Status>) -> Access {
-    match answer {
-        Err(status) if status.code() == Code::Unavailable && !client::is_transport(status) => Access::Granted,
-        other => access(other),
     }
 }
 

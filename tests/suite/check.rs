@@ -224,6 +224,27 @@ async fn a_nodes_words_are_one_printable_line() {
 }
 
 #[tokio::test]
+async fn an_error_that_is_not_about_the_macaroon_says_nothing_of_a_right() {
+    let world = World::new(&SimLndOptions::default());
+    let gone = Fault::Fail {
+        method: "LookupHtlcResolution".into(),
+        count: 1,
+        code: 14,
+        text: "no healthy upstream".into(),
+    };
+    world.lnd.inject(gone).expect("a fault");
+    let said = world.check(&world.config()).await;
+    let words = "warning  right: it can not be told whether LookupHtlcResolution is allowed: no healthy upstream";
+    assert_eq!((said.code, said.bad()), (Some(0), vec![words]));
+    let world = World::new(&SimLndOptions {
+        final_resolutions: false,
+        ..SimLndOptions::default()
+    });
+    let said = world.check(&world.config()).await;
+    assert!(matches!(said.bad()[..], [line] if line.starts_with("warning  resolutions")));
+}
+
+#[tokio::test]
 async fn another_certificate_is_named() {
     let world = World::new(&SimLndOptions::default());
     drop(SimLnd::open(&world.dir.path().join("other"), &SimLndOptions::default()).expect("sim"));
