@@ -84,6 +84,8 @@ pub fn run() -> ExitCode {
         )
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
+        // It would tell of a log that can not be written by a panic, there being nowhere to write that to.
+        .log_internal_errors(false)
         .init();
     match dispatch(cli.command, &cli.remote) {
         Ok(code) => code,

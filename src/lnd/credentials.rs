@@ -90,6 +90,11 @@ async fn read(what: &'static str, source: &Source) -> Result<(Vec<u8>, String), 
     };
     let mut bytes = Vec::new();
     let read = async {
+        let kind = tokio::fs::metadata(path).await?.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            // Opening a pipe lasts until somebody writes to it, and nothing could end that.
+            return Err(std::io::Error::other("it is no file"));
+        }
         let file = tokio::fs::File::open(path).await?;
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).await
     };
@@ -135,6 +140,16 @@ mod tests {
 
     fn new_certificate() -> rcgen::CertifiedKey<rcgen::KeyPair> {
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate")
+    }
+
+    #[tokio::test]
+    async fn a_pipe_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("admin.macaroon");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("mkfifo").success());
+        let error = macaroon(&endpoint(folder.path())).await.expect_err("refused");
+        assert!(error.to_string().ends_with("can not be read: it is no file"), "{error}");
     }
 
     async fn certificate_error(contents: &[u8]) -> String {

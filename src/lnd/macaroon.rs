@@ -64,6 +64,9 @@ fn rfc3339(instant: UnixMs) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -99,6 +102,25 @@ mod tests {
             ours.windows(32)
                 .any(|bytes| bytes == b"time-before 1970-01-01T00:00:00Z")
         );
+    }
+
+    proptest! {
+        /// It only grows by the condition, and its signature, which would open more, is not in it.
+        #[test]
+        fn whatever_the_file_holds(mut bytes in vec(any::<u8>(), 0..200), ends_well: bool, at: u64, key: [u8; 32]) {
+            if ends_well {
+                bytes.insert(0, VERSION);
+                bytes.extend(TAIL);
+                bytes.extend(key);
+            }
+            let narrowed = valid_before(&bytes, UnixMs(at));
+            prop_assert!(narrowed.is_some() || !ends_well);
+            if let Some(narrowed) = narrowed {
+                let (head, signature) = bytes.split_at(bytes.len() - SIGNATURE_BYTES);
+                prop_assert!(narrowed.starts_with(&head[..head.len() - TAIL.len()]));
+                prop_assert!(!narrowed.windows(SIGNATURE_BYTES).any(|window| window == signature));
+            }
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ use crate::time::{Clock, UnixMs};
 const CLOCK_BOUND: Duration = Duration::from_millis(CLOCK_BOUND_MS);
 const CLOCK_BOUND_MS: u64 = 60_000;
 
+/// What LND may answer at most, and its own command line takes: a large node's channels with all their HTLCs are long.
+const MAX_ANSWER_BYTES: usize = 200 * 1024 * 1024;
+
 /// The condition that LND names when it refuses a macaroon whose time is over.
 const EXPIRED: &str = "macaroon has expired";
 
@@ -126,7 +129,10 @@ impl Asker {
     }
 
     async fn channels(&self) -> Result<lnrpc::ListChannelsResponse, Status> {
-        let send = |channel, request| async move { LightningClient::new(channel).list_channels(request).await };
+        let send = |channel, request| async move {
+            let mut client = LightningClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+            client.list_channels(request).await
+        };
         self.unary(ListChannelsRequest::default(), send).await
     }
 
@@ -205,7 +211,7 @@ impl Asker {
                 let send = |channel, request| async move {
                     LightningClient::new(channel).lookup_htlc_resolution(request).await
                 };
-                resolution(&self.unary(LookupHtlcResolutionRequest::default(), send).await)
+                access(&self.unary(LookupHtlcResolutionRequest::default(), send).await)
             }
             Call::SubscribeHtlcEvents => {
                 let send =
@@ -289,14 +295,6 @@ fn access<T>(answer: &Result<T, Status>) -> Access {
     }
 }
 
-/// Without stored resolutions LND answers Unavailable, after it has looked at the macaroon.
-fn resolution<T>(answer: &Result<T, Status>) -> Access {
-    match answer {
-        Err(status) if status.code() == Code::Unavailable && !client::is_transport(status) => Access::Granted,
-        other => access(other),
-    }
-}
-
 /// LND does not accept the macaroon for any call: it is expired, revoked, or another node's.
 fn is_invalid(status: &Status) -> bool {
     access::<()>(&Err(status.clone())) == Access::Denied(words(status)) && !status.message().contains(NO_RIGHT)
@@ -309,6 +307,7 @@ fn expired(status: &Status) -> bool {
 fn words(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => flatten(source),
+        None if status.message().is_empty() => status.code().to_string(),
         None => status.message().to_owned(),
     }
 }

@@ -4,12 +4,13 @@
 set -euo pipefail
 line=${1:-v0.21}
 here=$(cd "$(dirname "$0")" && pwd)
-out=${TELLERD_TARGET:-$here/../../target}/real_lnd/$line
-cd "$here/nodes/$line"
-export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-mod=readonly
+out=${CARGO_TARGET_DIR:-$here/../../target}/real_lnd/$line
 mkdir -p "$out"
+out=$(cd "$out" && pwd)
+cd "$here/nodes/$line"
+export GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0 GOFLAGS=-mod=readonly
 # Go's own cache makes this a matter of seconds when nothing has changed.
 go build -trimpath -ldflags "-s -w" -tags "chainrpc invoicesrpc routerrpc signrpc walletrpc" -o "$out/" \
     github.com/lightningnetwork/lnd/cmd/lnd github.com/lightningnetwork/lnd/cmd/lncli \
     github.com/btcsuite/btcd github.com/btcsuite/btcd/cmd/btcctl
-cd "$out" && pwd
+echo "$out"

@@ -9,7 +9,7 @@ use tellerd::hardware::puloon::emulator::What;
 use tellerd::ids::CashOutId;
 use tellerd::money::{Funds, Minor};
 
-use crate::rig::{Net, process, until};
+use crate::rig::{Net, process, until_or};
 use crate::site::{Daemon, Lnd, Machine, Site};
 
 /// Values of the notes in positions 1 and 2 of every machine.
@@ -30,7 +30,9 @@ impl Teller {
             tls_cert: net.merchant.dir().join("tls.cert"),
             macaroon,
         };
-        let site = Site::new(dir, &lnd, machines, more);
+        let mut site = Site::new(dir, &lnd, machines, more);
+        // Also when this process is killed.
+        site.under = &["setpriv", "--pdeathsig", "KILL"];
         let daemon = site.daemon(&[]);
         Self { site, daemon }
     }
@@ -58,7 +60,13 @@ impl Teller {
             amount_minor: Minor(minor),
         };
         let begun: CashOutView = self.daemon.post("/v1/cashouts", &order).await.expect("a promise");
-        self.reaches(begun.id, &["awaiting_payment"]).await
+        // Under load it may not be payable any more when it is looked at.
+        let path = format!("/v1/cashouts/{}", begun.id);
+        self.seen(&format!("{} has an invoice", begun.id), async || {
+            let view: CashOutView = self.daemon.get(&path).await?;
+            view.payment_request.is_some().then_some(view)
+        })
+        .await
     }
 
     /// Returns once the cash-out is in one of `states`.
@@ -137,12 +145,16 @@ impl Teller {
     /// Returns what `look` finds, once it finds it.
     async fn seen<T>(&self, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         let found = std::cell::RefCell::new(None);
-        until(&format!("{what}\n{}", self.daemon.last_words()), async || {
-            let seen = look().await;
-            let there = seen.is_some();
-            *found.borrow_mut() = seen;
-            there
-        })
+        until_or(
+            what,
+            || self.daemon.last_words(),
+            async || {
+                let seen = look().await;
+                let there = seen.is_some();
+                *found.borrow_mut() = seen;
+                there
+            },
+        )
         .await;
         found.into_inner().expect("it was found")
     }

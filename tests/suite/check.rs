@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tellerd::lnd::{Lightning, LndClient, LndConfig, LndLocation};
-use tellerd::proto::lnrpc::WalletState;
+use tellerd::proto::lnrpc::{Channel, ChannelConstraints, Htlc, WalletState};
 use tellerd::sim::lnd::{Fault, PayOptions, SimHandle, SimLnd, SimLndOptions, TELLERD_MACAROON};
 use tellerd::time::{Clock, ManualClock, SystemClock, UnixMs};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
+
+use crate::lnd_fake::{Certificate, FakeLnd, Files, MACAROON};
 
 /// A served node, and a configuration of a fleet with one machine.
 struct World {
@@ -206,6 +208,44 @@ async fn a_macaroon_that_is_too_weak_or_too_strong_or_no_ones() {
 }
 
 #[tokio::test]
+async fn a_nodes_words_are_one_printable_line() {
+    let world = World::new(&SimLndOptions::default());
+    let words = Fault::Fail {
+        method: "SettleInvoice".into(),
+        count: 1,
+        code: 2,
+        text: "permission denied\r\u{1b}[2K\nok       \u{202e}right: \"all\"".into(),
+    };
+    world.lnd.inject(words).expect("denied");
+    let escaped = r#"(permission denied\r\u{1b}[2K\nok       \u{202e}right: "all")"#;
+    world
+        .check(&world.config())
+        .await
+        .problem(&["SettleInvoice is not allowed", escaped]);
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_about_the_macaroon_says_nothing_of_a_right() {
+    let world = World::new(&SimLndOptions::default());
+    let gone = Fault::Fail {
+        method: "LookupHtlcResolution".into(),
+        count: 1,
+        code: 14,
+        text: "no healthy upstream".into(),
+    };
+    world.lnd.inject(gone).expect("a fault");
+    let said = world.check(&world.config()).await;
+    let words = "warning  right: it can not be told whether LookupHtlcResolution is allowed: no healthy upstream";
+    assert_eq!((said.code, said.bad()), (Some(0), vec![words]));
+    let world = World::new(&SimLndOptions {
+        final_resolutions: false,
+        ..SimLndOptions::default()
+    });
+    let said = world.check(&world.config()).await;
+    assert!(matches!(said.bad()[..], [line] if line.starts_with("warning  resolutions")));
+}
+
+#[tokio::test]
 async fn another_certificate_is_named() {
     let world = World::new(&SimLndOptions::default());
     drop(SimLnd::open(&world.dir.path().join("other"), &SimLndOptions::default()).expect("sim"));
@@ -310,6 +350,58 @@ async fn the_client_tells_the_delta_in_force_as_far_as_it_may() {
     world.lnd.inject(refusal).expect("denied");
     assert_eq!(client.info().await.expect("all the same").hold_expiry_delta, None);
     assert_eq!(client.info().await.expect("info").hold_expiry_delta, Some(18));
+}
+
+/// Each line is there, whatever the node's numbers are, though some of its calls never answer.
+#[tokio::test]
+async fn a_node_with_absurd_answers_and_more_channels_than_anybody() {
+    let certificate = Certificate::new();
+    let lnd = FakeLnd::start(&certificate);
+    let files = Files::new(&certificate, MACAROON);
+    let htlc = Htlc {
+        incoming: true,
+        amount: i64::MAX,
+        ..Htlc::default()
+    };
+    let channel = |balance| Channel {
+        active: true,
+        remote_pubkey: "02".repeat(33),
+        remote_balance: balance,
+        pending_htlcs: vec![htlc.clone(); 3],
+        remote_constraints: Some(ChannelConstraints {
+            max_pending_amt_msat: u64::MAX,
+            max_accepted_htlcs: u32::MAX,
+            chan_reserve_sat: u64::MAX,
+        }),
+        ..Channel::default()
+    };
+    let channels = [i64::MIN, -1, 0, i64::MAX].map(channel);
+    *lnd.script.channels.lock().expect("lock") = std::iter::repeat_n(channels, 8_000).flatten().collect();
+    let config = format!(
+        "data_dir = 'data'\n[lnd]\naddress = '{}'\ntls_cert = {:?}\nmacaroon = {:?}\ndeadline = '5s'\n\
+         [rate]\ncurrency = 'EUR'\nper_btc = '95000.00'\n\
+         [[atm]]\nid = 'left'\nmodel = 'puloon-lcdm4000'\npath = 'left'\nmin_amount = '20.00'\nmax_amount = '500.00'\n\
+         [[atm.cassette]]\nposition = 1\ndenomination = '20.00'\nnotes = 100\n",
+        lnd.address,
+        files.tls_cert(),
+        files.macaroon()
+    );
+    let dir = tempfile::tempdir().expect("dir");
+    let said = check(dir.path(), &config, &[]).await;
+    for words in [
+        "right: it can not be told whether RegisterBlockEpochNtfn is allowed: no answer within 5000 ms",
+        "liquidity: about 0 sat can be received, 0 sat of it over one channel (32000 active)",
+        "whether SubscribeHtlcEvents is allowed: Operation is not implemented or not supported",
+        "version: `` can not be understood",
+        "htlc slots: 4294967295 more payments",
+    ] {
+        assert!(
+            said.lines.iter().any(|line| line.contains(words)),
+            "`{words}` is not in {:#?}",
+            said.lines
+        );
+    }
+    assert_eq!(said.code, Some(1));
 }
 
 #[tokio::test]

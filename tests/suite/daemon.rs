@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tellerd::hardware::emulate::serve_on_pty;
 use tellerd::hardware::puloon::driver::Variant;
 use tellerd::hardware::puloon::emulator::{Emulator, EmulatorHandle, Setup, What};
-use tellerd::sim::lnd::{PayOptions, SimHandle, SimLnd, SimLndOptions};
+use tellerd::sim::lnd::{Fault, PayOptions, SimHandle, SimLnd, SimLndOptions};
 
 use crate::fleet_rig::until;
 
@@ -267,6 +267,63 @@ async fn a_node_that_does_not_let_us_in_is_told_in_words() {
     }
     let daemon = world.run(&world.config());
     daemon.stands("ready", &[]).await;
+    daemon.terminate().await;
+}
+
+/// Whoever reads the log may go away: cash and money go on.
+#[tokio::test]
+async fn it_outlives_the_reader_of_its_log() {
+    let world = World::new(Setup::default()).await;
+    std::fs::write(world.path("fleet.toml"), world.config()).expect("config");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tellerd"));
+    command.arg("run").arg("--config").arg(world.path("fleet.toml"));
+    let streams = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = streams.env_remove("RUST_LOG").spawn().expect("spawned");
+    let log = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+    let address = std::io::BufRead::lines(log)
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("tellerd serves address=")?.1.trim().to_owned()))
+        .expect("it serves");
+    std::fs::write(world.path("log"), format!("tellerd serves address={address}")).expect("log");
+    let log = world.path("log");
+    let daemon = Daemon { child, log };
+    daemon.stands("ready", &[]).await;
+    let cashout = daemon.start(6_000).await;
+    let id = cashout["id"].as_str().expect("an id");
+    daemon.reaches(id, "awaiting_payment").await;
+    daemon.terminate().await;
+}
+
+/// What was read once is not forgotten because it can not be read now.
+#[tokio::test]
+async fn a_delta_that_can_not_be_read_any_more_is_still_too_large() {
+    let world = World::new(Setup::default()).await;
+    let daemon = world.run(&world.config().replace("[lnd]\n", "[lnd]\nhold_expiry_delta = 12\n"));
+    let words = ["LND cancels holds 18 blocks before"];
+    daemon.stands("out_of_service", &words).await;
+    let busy = Fault::Fail {
+        method: "GetDebugInfo".to_owned(),
+        count: u32::MAX,
+        code: 2,
+        text: "busy".to_owned(),
+    };
+    world.lnd.inject(busy).expect("a fault");
+    let looks = async || {
+        let text = client().get(daemon.url("/metrics").await).send().await;
+        let text = text.expect("answer").text().await.expect("text");
+        let name = "tellerd_lnd_request_duration_seconds_count{method=\"info\",outcome=\"ok\"} ";
+        let count = text.lines().find_map(|line| line.strip_prefix(name)).expect("a count");
+        count.parse::<u64>().expect("a number")
+    };
+    // The one that is under way may have read it before.
+    let before = looks().await;
+    until("a look without the delta", async || looks().await > before + 2).await;
+    daemon.stands("out_of_service", &words).await;
+    let ready = client().get(daemon.url("/readyz").await).send().await.expect("answer");
+    assert_eq!(ready.status(), 503);
     daemon.terminate().await;
 }
 

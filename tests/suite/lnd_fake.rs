@@ -54,6 +54,7 @@ pub struct Script {
     /// GetInfo never answers.
     pub hang: Mutex<bool>,
     pub synced: Mutex<bool>,
+    pub channels: Mutex<Vec<Channel>>,
     /// The method of each call, and the values of its `macaroon` metadata.
     pub calls: Mutex<Vec<(&'static str, Vec<String>)>>,
     pub connections: Mutex<usize>,
@@ -147,8 +148,13 @@ impl Lightning for Service {
         Err(Status::unimplemented("not scripted"))
     }
 
-    async fn list_channels(&self, _: Request<ListChannelsRequest>) -> Result<Response<ListChannelsResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+    async fn list_channels(
+        &self,
+        request: Request<ListChannelsRequest>,
+    ) -> Result<Response<ListChannelsResponse>, Status> {
+        self.enter("ListChannels", request)?;
+        let channels = self.0.channels.lock().expect("lock").clone();
+        Ok(Response::new(ListChannelsResponse { channels }))
     }
 
     async fn wallet_balance(

@@ -44,6 +44,8 @@ pub struct Lnd {
 pub struct Site {
     dir: TempDir,
     pub machines: Vec<EmulatorHandle>,
+    /// A program, with its arguments, that becomes the daemon.
+    pub under: &'static [&'static str],
     serving: Vec<JoinHandle<()>>,
 }
 
@@ -54,6 +56,7 @@ impl Site {
         let mut site = Self {
             dir,
             machines: Vec::new(),
+            under: &[],
             serving: Vec::new(),
         };
         let mut config = config(lnd);
@@ -79,8 +82,13 @@ impl Site {
 
     /// Starts `tellerd run`, with these variables in its environment.
     pub fn daemon(&self, variables: &[(&str, String)]) -> Daemon {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tellerd"));
-        command.arg("run").arg("--config").arg(self.path("fleet.toml"));
+        let mut words = self.under.iter().copied().chain([env!("CARGO_BIN_EXE_tellerd")]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .arg("run")
+            .arg("--config")
+            .arg(self.path("fleet.toml"));
         for armed in ["RUST_LOG", "TELLERD_CRASH_AT", "TELLERD_CRASH_LOG", "TELLERD_NOSTR_KEY"] {
             command.env_remove(armed);
         }

@@ -35,12 +35,13 @@ fn delta(configured: u32, in_force: u32, read: bool) -> Finding {
              must be what is in force"
         )
     };
+    let if_so = if read { "" } else { "unless lnd.conf sets it, " };
     match configured.cmp(&in_force) {
         Ordering::Equal => Finding::ok(ITEM, format!("{source}; hold_expiry_delta is the same")),
         Ordering::Less => Finding::problem(
             ITEM,
             format!(
-                "{source}, hold_expiry_delta is {configured}: LND cancels a hold {} blocks earlier than tellerd \
+                "{source}, hold_expiry_delta is {configured}: {if_so}LND cancels a hold {} blocks earlier than tellerd \
                  believes; set lnd.hold_expiry_delta = {in_force}",
                 in_force.abs_diff(configured)
             ),
@@ -48,7 +49,7 @@ fn delta(configured: u32, in_force: u32, read: bool) -> Finding {
         Ordering::Greater => Finding::warning(
             ITEM,
             format!(
-                "{source}, hold_expiry_delta is {configured}: tellerd takes a hold for {} blocks shorter than it is; \
+                "{source}, hold_expiry_delta is {configured}: {if_so}tellerd takes a hold for {} blocks shorter than it is; \
                  both should be the same",
                 in_force.abs_diff(configured)
             ),

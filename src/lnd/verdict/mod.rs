@@ -47,7 +47,7 @@ pub struct Finding {
     pub level: Level,
     /// What was judged.
     pub item: &'static str,
-    /// What was found, and what to do.
+    /// What was found, and what to do: printable, on one line, whatever the node's own words were.
     pub text: String,
 }
 
@@ -56,7 +56,7 @@ impl Finding {
         Self {
             level,
             item,
-            text: text.into(),
+            text: printable(&text.into()),
         }
     }
 
@@ -71,6 +71,18 @@ impl Finding {
     fn problem(item: &'static str, text: impl Into<String>) -> Self {
         Self::new(Level::Problem, item, text)
     }
+}
+
+/// A node's words go to the operator's terminal: in them may be neither commands to it nor another line.
+fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' | '\'' | '\\' => safe.push(letter),
+            _ => safe.extend(letter.escape_debug()),
+        }
+    }
+    safe
 }
 
 /// What a node was seen to be.

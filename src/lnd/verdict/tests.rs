@@ -258,7 +258,12 @@ fn the_delta_in_force_decides_and_the_default_of_the_version_without_it() {
     assert_eq!(with("0.20.2-beta", None, 12), []);
     let words = ["is 30", "is 18", "12 blocks earlier", "set lnd.hold_expiry_delta = 30"];
     only(&with("0.21.0-beta", Some(30), 18), Level::Problem, "delta", &words);
-    let words = ["can not be read", "is 18", "6 blocks earlier"];
+    let words = [
+        "can not be read",
+        "is 18",
+        "unless lnd.conf sets it",
+        "6 blocks earlier",
+    ];
     only(&with("0.21.0-beta", None, 12), Level::Problem, "delta", &words);
     only(
         &with("0.20.2-beta", None, 18),

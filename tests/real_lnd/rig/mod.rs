@@ -65,9 +65,14 @@ pub async fn breath() {
 
 /// Returns once `condition` holds. Panics with `what` when it does not come to that.
 pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    until_or(what, String::new, condition).await;
+}
+
+/// [`until`], with what is known at the end of the wait.
+pub async fn until_or(what: &str, known: impl Fn() -> String, condition: impl AsyncFn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition().await {
-        assert!(Instant::now() < end, "waited too long: {what}");
+        assert!(Instant::now() < end, "waited too long: {what}\n{}", known());
         breath().await;
     }
 }
@@ -253,6 +258,13 @@ impl Net {
         self.merchant.local_sats().await
     }
 
+    /// Its folder stays from now on.
+    fn keep(&mut self) {
+        if let Some(dir) = self.dir.take() {
+            println!("logs are kept in {}", dir.keep().display());
+        }
+    }
+
     /// Ends all. Its folder stays, for a look at the logs, when `keep`.
     pub async fn down(mut self, keep: bool) {
         self.merchant.stop().await;
@@ -261,8 +273,17 @@ impl Net {
             stranger.stop().await;
         }
         self.chain.stop().await;
-        if let (true, Some(dir)) = (keep, self.dir.take()) {
-            println!("logs are kept in {}", dir.keep().display());
+        if keep {
+            self.keep();
+        }
+    }
+}
+
+impl Drop for Net {
+    /// One that could not be brought up is looked at too.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.keep();
         }
     }
 }

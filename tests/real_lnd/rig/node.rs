@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 use super::chain::{Chain, free_port};
 use super::process::{Process, last_words, output};
-use super::until;
+use super::until_or;
 
 const PASSWORD: &str = "a wallet for tests";
 
@@ -218,8 +218,9 @@ impl Node {
                 state as i32
             }
         };
-        let what = format!("{} reaches {wanted:?}\n{}", self.name, self.last_words());
-        until(&what, async || {
+        let what = format!("{} reaches {wanted:?}", self.name);
+        let log = || self.last_words();
+        until_or(&what, log, async || {
             self.state().await.is_some_and(|state| rank(state) >= rank(wanted))
         })
         .await;
