@@ -109,7 +109,8 @@ impl Node {
         }
     }
 
-    /// What is over while the node is away, its payer's node takes back on chain.
+    /// What is over and was not claimed, its payer's node takes back on chain: all that was held while the node was away, and
+    /// a part of an incomplete set, which LND's own watch for heights leaves alone.
     pub(super) fn take_back(&mut self, now: UnixMs) {
         let held = self.invoices.values().flat_map(|record| {
             let over = |htlc: &&Htlc| htlc.state == HtlcState::Accepted && htlc.expiry_height <= self.height;

@@ -273,9 +273,7 @@ impl Node {
         self.height = self.height.saturating_add(1);
         self.changes.height = true;
         self.tick(now);
-        if !self.watching {
-            self.take_back(now);
-        }
+        self.take_back(now);
     }
 
     /// Does what is due: ends partial HTLCs and OPEN invoices whose time is over, sends payments, then cancels
