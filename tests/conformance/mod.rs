@@ -78,9 +78,8 @@ pub trait World {
     async fn unlock(&self);
     /// Returns once the node is fully started and the payer can send.
     async fn ready(&self);
-    /// After its end: `blocks` are found, the node comes up and stays in RPC_ACTIVE. What GetInfo tells there of
-    /// `synced_to_chain`.
-    async fn rpc_active(&self, blocks: u32) -> bool;
+    /// After its end: `blocks` are found, the node comes up and stays in RPC_ACTIVE.
+    async fn rpc_active(&self, blocks: u32);
     /// It goes on from there.
     async fn go_on(&self);
     /// Finds blocks while the node is down; returns once the payer has seen them.

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tellerd::proto::lnrpc::lightning_client::LightningClient;
-use tellerd::proto::lnrpc::{GetInfoRequest, WalletState};
-use tellerd::sim::lnd::control_client::{self, Macaroon};
+use tellerd::proto::lnrpc::WalletState;
+use tellerd::sim::lnd::control_client;
 use tellerd::sim::lnd::node::record::Outcome;
 use tellerd::sim::lnd::{Fault, Finality, PayOptions, SimHandle, SimLnd, SimLndOptions};
 use tellerd::time::{ManualClock, UnixMs};
@@ -138,16 +137,10 @@ impl World for Sim {
         self.to(WalletState::ServerActive);
     }
 
-    async fn rpc_active(&self, blocks: u32) -> bool {
+    async fn rpc_active(&self, blocks: u32) {
         self.to(WalletState::WaitingToStart);
         self.mine(blocks).await;
         self.to(WalletState::RpcActive);
-        let macaroon = Macaroon::from_bytes(&self.macaroon("admin.macaroon").await);
-        let channel = self.channel().await.expect("it listens");
-        let info = LightningClient::with_interceptor(channel, macaroon)
-            .get_info(GetInfoRequest {})
-            .await;
-        info.expect("an answer").into_inner().synced_to_chain
     }
 
     async fn go_on(&self) {
