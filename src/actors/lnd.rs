@@ -173,7 +173,7 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
         };
         shared.lnd_is_down(&why);
         let random = getrandom::u32().unwrap_or(u32::MAX);
-        tokio::time::sleep(Backoff::CONNECT.delay(attempt, random)).await;
+        tokio::time::sleep(Backoff::NODE.delay(attempt, random)).await;
         attempt = attempt.saturating_add(1);
     }
 }

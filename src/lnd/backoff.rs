@@ -15,7 +15,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// For connections to LND: at most 200 ms at first, at most 10 s in the end.
+    /// For connections to LND: at most 200 ms at first, at most a second in the end. An LND that was away for long takes a
+    /// settle in its first moments that its own watch for heights refuses soon after.
+    pub const NODE: Self = Self {
+        first: Duration::from_millis(200),
+        cap: Duration::from_secs(1),
+    };
+
+    /// For what nobody loses money by waiting: at most 200 ms at first, at most 10 s in the end.
     pub const CONNECT: Self = Self {
         first: Duration::from_millis(200),
         cap: Duration::from_secs(10),

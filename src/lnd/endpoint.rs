@@ -37,7 +37,7 @@ impl LndConfig {
         Self {
             location,
             deadline: Self::DEFAULT_DEADLINE,
-            reconnect: Backoff::CONNECT,
+            reconnect: Backoff::NODE,
         }
     }
 
