@@ -26,11 +26,13 @@ use crate::actors::shared::{Seat, Shared, Terms};
 use crate::actors::supervisor::{Foundations, Supervisor};
 use crate::config::token::{Token, TokenError, load_or_create_token};
 use crate::config::{AtmConfig, Config, Model, Payments, Variant};
+use crate::entropy::{SharedEntropy, SystemEntropy};
 use crate::hardware::device::{self, DeviceConfig};
+use crate::hardware::port::{Connect, Line};
 use crate::hardware::puloon;
 use crate::http;
 use crate::ids::AtmId;
-use crate::journal::{OpenError, Options, WrapFile, WriterThread};
+use crate::journal::{Appender, OpenError, Options, Pause, WrapFile};
 use crate::lnd::{EndpointError, Lightning, LndClient};
 use crate::metrics::Metrics;
 use crate::money::FixedRate;
@@ -143,8 +145,6 @@ pub struct Up {
     pub line_ended: Option<oneshot::Receiver<()>>,
     /// What is asked over Nostr comes in here; `None` when this daemon is not there.
     pub gate: Option<Arc<Gate>>,
-    /// The actors, and with them the journal's writer, end with the process; what is acknowledged is durable.
-    _writer: WriterThread,
 }
 
 /// What tests and benchmarks put in the place of the world outside; by default nothing.
@@ -154,6 +154,14 @@ pub struct Instead {
     pub lnd: Option<Arc<dyn Lightning>>,
     /// Of the relays, for what the gate sends.
     pub outbox: Option<Arc<dyn Outbox>>,
+    /// Of the machine's clock.
+    pub clock: Option<SharedClock>,
+    /// Of the system's random bytes.
+    pub entropy: Option<SharedEntropy>,
+    /// Of the serial ports of these machines, see [`crate::hardware::memory`].
+    pub lines: BTreeMap<AtmId, Connect>,
+    /// Of the threads of the journal and the store: all is done on this one, by tasks, with such pauses of the disk.
+    pub one_thread: Option<Pause>,
 }
 
 /// Starts the actors. `wrap` goes around each file of the journal; tests let it fail.
@@ -175,7 +183,8 @@ pub fn bring_up_with(
     wrap: WrapFile,
     instead: Instead,
 ) -> Result<Up, AppError> {
-    let clock: SharedClock = Arc::new(SystemClock);
+    let clock = instead.clock.unwrap_or_else(|| Arc::new(SystemClock));
+    let entropy = instead.entropy.unwrap_or_else(|| Arc::new(SystemEntropy));
     let mut on_nostr = OnNostr::begin(config, &clock, metrics)?;
     let node: Arc<dyn Lightning> = match (&config.payments, &on_nostr) {
         (Payments::Lnd(lnd), _) => match instead.lnd {
@@ -186,8 +195,11 @@ pub fn bring_up_with(
         (Payments::Nostr(_), None) => return Err(AppError::NoService),
     };
     let recorded = clients::Recorded::of(opened.store.folded());
-    let shared = Arc::new(shared(config, metrics.clone(), clock, on_nostr.as_mut(), &recorded));
-    let (foundations, writer) = foundations(config, opened, metrics, wrap, node, &shared.journal_lost)?;
+    let seats = seats(config, &instead.lines);
+    let parts = (metrics.clone(), clock, entropy, seats);
+    let shared = Arc::new(shared(config, parts, on_nostr.as_mut(), &recorded));
+    let keeper = keeper(config, opened, metrics, wrap, &shared.journal_lost, instead.one_thread)?;
+    let foundations = foundations(config, keeper, node);
     let (ended, supervisor_ended) = oneshot::channel();
     Supervisor::new(Arc::clone(&shared), foundations, ended).start();
     let fleet = Fleet::new(Arc::clone(&shared));
@@ -198,7 +210,6 @@ pub fn bring_up_with(
         supervisor_ended,
         line_ended,
         gate,
-        _writer: writer,
     })
 }
 
@@ -241,17 +252,18 @@ fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
     Ok(listener)
 }
 
-fn foundations(
+/// Who writes the journal and who follows it. Both end with the process, or with the thread they are tasks of; what is
+/// acknowledged is durable.
+fn keeper(
     config: &Config,
     opened: Opened,
     metrics: &Metrics,
     wrap: WrapFile,
-    node: Arc<dyn Lightning>,
     lost: &Arc<watch::Sender<Option<String>>>,
-) -> Result<(Foundations, WriterThread), AppError> {
+    one_thread: Option<Pause>,
+) -> Result<(Appender, Follower), AppError> {
     let lost = Arc::clone(lost);
     let failed = move |error: StoreError| drop(lost.send_replace(Some(error.to_string())));
-    let (follower, _thread) = Follower::start(opened.store, failed).map_err(system("the store's thread"))?;
     let figures = metrics.clone();
     let options = Options {
         segment_bytes: config.journal.segment_bytes,
@@ -262,24 +274,42 @@ fn foundations(
         }),
         wrap,
     };
-    let (appender, writer) = opened.journal.start(options, follower.sink())?;
-    let supervision = config.supervision;
-    Ok((
-        Foundations {
-            appender,
-            follower,
-            node,
-            nostr: config.nostr.clone(),
-            supervision,
-        },
-        writer,
-    ))
+    if let Some(pause) = one_thread {
+        let follower = Follower::here(opened.store, failed);
+        let (appender, writer) = opened.journal.start_here(options, follower.sink(), pause)?;
+        actix::spawn(writer);
+        return Ok((appender, follower));
+    }
+    let (follower, _thread) = Follower::start(opened.store, failed).map_err(system("the store's thread"))?;
+    let (appender, _thread) = opened.journal.start(options, follower.sink())?;
+    Ok((appender, follower))
+}
+
+fn foundations(config: &Config, (appender, follower): (Appender, Follower), node: Arc<dyn Lightning>) -> Foundations {
+    Foundations {
+        appender,
+        follower,
+        node,
+        nostr: config.nostr.clone(),
+        supervision: config.supervision,
+    }
+}
+
+/// The machines, each with its dispenser's line.
+fn seats(config: &Config, lines: &BTreeMap<AtmId, Connect>) -> BTreeMap<AtmId, Arc<Seat>> {
+    let seat = |atm: &AtmConfig| {
+        let mut device = device(atm);
+        if let Some(connect) = lines.get(&atm.id) {
+            device.line = Line::Memory(Arc::clone(connect));
+        }
+        (atm.id.clone(), Arc::new(Seat::new(atm.clone(), device)))
+    };
+    config.atms.iter().map(seat).collect()
 }
 
 fn shared(
     config: &Config,
-    metrics: Metrics,
-    clock: SharedClock,
+    (metrics, clock, entropy, seats): (Metrics, SharedClock, SharedEntropy, BTreeMap<AtmId, Arc<Seat>>),
     on_nostr: Option<&mut OnNostr>,
     recorded: &clients::Recorded,
 ) -> Shared {
@@ -289,10 +319,6 @@ fn shared(
     let roster = clients::roster(service.as_deref(), &operators, recorded);
     let gate = on_nostr.as_ref().map(|on_nostr| on_nostr.door.clone());
     let sites = on_nostr.map(|on_nostr| std::mem::take(&mut on_nostr.sites));
-    let seats = config
-        .atms
-        .iter()
-        .map(|atm| (atm.id.clone(), Arc::new(Seat::new(atm.clone(), device(atm)))));
     Shared {
         journal: Post::default(),
         lnd: Post::default(),
@@ -302,7 +328,7 @@ fn shared(
         sites: Mutex::new(sites.unwrap_or_default()),
         orders: Orders::default(),
         supervisor: Post::default(),
-        seats: seats.collect::<BTreeMap<_, _>>(),
+        seats,
         terms: Terms {
             policy: config.policy.clone(),
             payment_timeout: config.payment_timeout,
@@ -312,6 +338,7 @@ fn shared(
             private_route_hints: config.private_route_hints,
         },
         clock,
+        entropy,
         metrics,
         changes: broadcast::Sender::new(CHANGES),
         finals: broadcast::Sender::new(FINALS),

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clients;
 pub mod config;
 pub mod crash;
+pub mod entropy;
 pub mod hardware;
 pub mod http;
 pub mod ids;

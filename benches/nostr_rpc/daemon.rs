@@ -91,7 +91,11 @@ impl Daemon {
         let figures = metrics.clone();
         let run = move || {
             actix::System::new().block_on(async move {
-                let instead = Instead { lnd: node, outbox };
+                let instead = Instead {
+                    lnd: node,
+                    outbox,
+                    ..Instead::default()
+                };
                 let opened = store::open(&config.data_dir).expect("a data directory");
                 let up = app::bring_up_with(&config, opened, &figures, wrap, instead).expect("actors");
                 while !up.fleet.metrics().await.contains("tellerd_lnd_connected 1") {

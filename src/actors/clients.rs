@@ -18,6 +18,7 @@ use super::journal::{JournalError, Load};
 use super::shared::Shared;
 use crate::api::{ClientView, Invitation};
 use crate::clients::{Book, ClientEvent, ConfiguredClient, EnrollError, Limits, Operator, Roster, views};
+use crate::entropy::NoEntropy;
 use crate::ids::{ClientName, NostrKey, TokenHash};
 use crate::nostr::method::PairingToken;
 use crate::record::Body;
@@ -112,8 +113,8 @@ pub enum ClientError {
     #[error(transparent)]
     Enroll(#[from] EnrollError),
     /// There are no random bytes for a token.
-    #[error("the system gives no random bytes: {0}")]
-    Random(getrandom::Error),
+    #[error(transparent)]
+    Random(#[from] NoEntropy),
     /// The change is not in the journal, or it is not known whether it is.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -190,7 +191,7 @@ impl Fleet {
     /// When there is no service, or the client's key stands in the configuration.
     pub async fn invite(&self, name: ClientName, by: String) -> Result<Invitation, FleetError> {
         let mut bytes = zeroize::Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *bytes).map_err(ClientError::Random)?;
+        self.shared.entropy.fill(&mut *bytes).map_err(ClientError::from)?;
         let token = PairingToken::from_bytes(*bytes);
         let hash = token.hash();
         let (_, until) = change(&self.shared, move |service, _, now| {

@@ -16,6 +16,7 @@ use super::drive::Done;
 use super::invoice_work::is_usual;
 use super::lnd::{Answer, measured};
 use super::shared::Shared;
+use crate::entropy::Entropy;
 use crate::ids::PaymentHash;
 use crate::invoice::{Invoice, InvoiceEvent};
 use crate::lnd::backoff::Backoff;
@@ -94,7 +95,7 @@ pub(super) async fn relay(node: &dyn Lightning, shared: &Shared) -> Infallible {
             }
             Err(error) => tracing::debug!(%error, "subscribed again later"),
         }
-        let random = getrandom::u32().unwrap_or(u32::MAX);
+        let random = shared.entropy.jitter();
         tokio::time::sleep(Backoff::CONNECT.delay(attempt, random)).await;
         attempt = attempt.saturating_add(1);
     }
@@ -107,7 +108,14 @@ pub(super) async fn follow(shared: Arc<Shared>, invoice: Invoice) -> Done<Invoic
         shared.lnd_up().await;
         shared.ask_lnd(LndMethod::Funds, ask(hash)).await
     };
-    let funds = until_known(&hash, shared.finals.subscribe(), &shared.funds_turns, ask).await;
+    let funds = until_known(
+        &hash,
+        shared.finals.subscribe(),
+        &shared.funds_turns,
+        &*shared.entropy,
+        ask,
+    )
+    .await;
     let at = shared.clock.now();
     Done {
         events: vec![InvoiceEvent::FundsSeen { funds, at }],
@@ -120,6 +128,7 @@ async fn until_known(
     hash: &PaymentHash,
     mut finals: broadcast::Receiver<HtlcKey>,
     turns: &Semaphore,
+    entropy: &dyn Entropy,
     ask: impl AsyncFn() -> Result<FundsSeen, LnError>,
 ) -> Funds {
     let mut attempt = 0_u32;
@@ -145,7 +154,7 @@ async fn until_known(
                 Vec::new()
             }
         };
-        let random = getrandom::u32().unwrap_or(u32::MAX);
+        let random = entropy.jitter();
         let pause = PACE.delay(attempt, random);
         // An event too many makes no more than a question too many.
         let _ = tokio::time::timeout(pause, ended(&mut finals, &waits_for)).await;
@@ -176,6 +185,7 @@ mod tests {
     use tokio::time::{Instant, timeout};
 
     use super::*;
+    use crate::entropy::SystemEntropy;
 
     const HASH: PaymentHash = PaymentHash([7; 32]);
     const KEY: HtlcKey = HtlcKey {
@@ -212,7 +222,11 @@ mod tests {
             }
         };
         let hour = Duration::from_secs(3600);
-        let never = timeout(hour, until_known(&HASH, finals.subscribe(), &turns(), ask)).await;
+        let never = timeout(
+            hour,
+            until_known(&HASH, finals.subscribe(), &turns(), &SystemEntropy, ask),
+        )
+        .await;
         assert!(never.is_err(), "neither a failure nor a wait ends it");
         let asked = asked.into_inner();
         let pauses: Vec<Duration> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -250,7 +264,7 @@ mod tests {
             ask().await
         };
         assert_eq!(
-            until_known(&HASH, finals.subscribe(), &turns(), timed).await,
+            until_known(&HASH, finals.subscribe(), &turns(), &SystemEntropy, timed).await,
             Funds::Final
         );
         let since = since.into_inner();
@@ -271,7 +285,10 @@ mod tests {
             [KEY].into_iter().chain(others).for_each(|key| drop(finals.send(key)));
             pending()
         };
-        assert_eq!(until_known(&HASH, finals.subscribe(), &turns(), ask).await, Funds::Lost);
+        assert_eq!(
+            until_known(&HASH, finals.subscribe(), &turns(), &SystemEntropy, ask).await,
+            Funds::Lost
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -291,7 +308,7 @@ mod tests {
                 Ok(FundsSeen::Final)
             }
         };
-        let all = (0..500).map(|_| until_known(&HASH, finals.subscribe(), &turns, &ask));
+        let all = (0..500).map(|_| until_known(&HASH, finals.subscribe(), &turns, &SystemEntropy, &ask));
         let known = futures_util::future::join_all(all).await;
         assert!(known.iter().all(|funds| *funds == Funds::Final));
         assert_eq!((most.get(), asked.get()), (AT_ONCE, 1_000));
@@ -302,7 +319,7 @@ mod tests {
         let finals = broadcast::Sender::new(2);
         let ask = async || Ok(FundsSeen::NotFollowed("not stored".to_owned()));
         assert_eq!(
-            until_known(&HASH, finals.subscribe(), &turns(), ask).await,
+            until_known(&HASH, finals.subscribe(), &turns(), &SystemEntropy, ask).await,
             Funds::NotFollowed
         );
     }

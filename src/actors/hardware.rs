@@ -5,14 +5,16 @@
 //! doubt is thrown away, never asked again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{
     Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, ContextFutureSpawner, Handler, Message, WrapFuture,
 };
+use tokio::time::Instant;
 
 use super::child::{DownGuard, can_panic};
 use super::shared::Seat;
+use crate::entropy::SharedEntropy;
 use crate::hardware::device::open;
 use crate::hardware::{
     ClearedNotes, DeviceError, DeviceStatus, DispenseIntent, DispenseOrder, DispenseReport, Dispenser, Marker, Outcome,
@@ -39,6 +41,7 @@ pub enum Health {
 /// The actor of one dispenser.
 pub struct Hardware {
     seat: Arc<Seat>,
+    entropy: SharedEntropy,
     driver: Option<Box<dyn Dispenser>>,
     failures: u32,
     _guard: DownGuard,
@@ -47,9 +50,10 @@ pub struct Hardware {
 impl Hardware {
     /// One life of it.
     #[must_use]
-    pub fn new(seat: Arc<Seat>, guard: DownGuard) -> Self {
+    pub fn new(seat: Arc<Seat>, entropy: SharedEntropy, guard: DownGuard) -> Self {
         Self {
             seat,
+            entropy,
             driver: None,
             failures: 0,
             _guard: guard,
@@ -81,8 +85,8 @@ impl Hardware {
     fn give_up(&mut self, why: &str, ctx: &mut Context<Self>) {
         self.driver = None;
         self.publish(Health::Trouble(why.to_owned()));
-        let random = getrandom::u32().unwrap_or(u32::MAX);
-        ctx.run_later(Backoff::CONNECT.delay(self.failures, random), Self::open);
+        let wait = Backoff::CONNECT.delay(self.failures, self.entropy.jitter());
+        ctx.run_later(wait, Self::open);
         self.failures = self.failures.saturating_add(1);
     }
 

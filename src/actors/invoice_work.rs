@@ -4,9 +4,10 @@
 //! true: an answer that could have two meanings is asked again. Source: facts/lnd.md section 3.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use super::drive::Done;
 use super::lnd;

@@ -172,7 +172,7 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
             Err(why) => why,
         };
         shared.lnd_is_down(&why);
-        let random = getrandom::u32().unwrap_or(u32::MAX);
+        let random = shared.entropy.jitter();
         tokio::time::sleep(Backoff::NODE.delay(attempt, random)).await;
         attempt = attempt.saturating_add(1);
     }

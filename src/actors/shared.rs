@@ -23,6 +23,7 @@ use crate::cashout::quote::Fee;
 use crate::cashout::{CashOut, Policy};
 use crate::clients::{Operator, Roster};
 use crate::config::AtmConfig;
+use crate::entropy::SharedEntropy;
 use crate::hardware::device::DeviceConfig;
 use crate::ids::AtmId;
 use crate::lnd::HtlcKey;
@@ -115,6 +116,8 @@ pub struct Shared {
     pub terms: Terms,
     /// The time.
     pub clock: SharedClock,
+    /// For ids, preimages and the jitter of waits.
+    pub entropy: SharedEntropy,
     /// The figures.
     pub metrics: Metrics,
     /// Every change of every cash-out.

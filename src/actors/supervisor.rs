@@ -121,7 +121,7 @@ impl Supervisor {
                 let Some(seat) = shared.seats.get(atm) else {
                     return Box::new(|| true);
                 };
-                let addr = Hardware::new(Arc::clone(seat), guard).start();
+                let addr = Hardware::new(Arc::clone(seat), Arc::clone(&shared.entropy), guard).start();
                 seat.hardware.set(addr.clone());
                 Box::new(move || addr.connected())
             }

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio_serial::Parity;
 
+use super::port::Line;
 use super::puloon::driver::{MAX_NOTES, Puloon, Variant};
 use super::puloon::timings::Timings;
-use super::{DeviceError, Dispenser, port};
+use super::{DeviceError, Dispenser};
 
 const PULOON_LCDM4000: &str = "puloon-lcdm4000";
 
@@ -92,8 +93,8 @@ pub struct DeviceConfig {
     pub model: Model,
     /// Its dialect.
     pub variant: Variant,
-    /// The serial port.
-    pub path: String,
+    /// Where it is.
+    pub line: Line,
     /// Most notes in one order, over all cassettes.
     pub max_notes: u32,
     /// Waiting times.
@@ -107,7 +108,7 @@ impl DeviceConfig {
         Self {
             model,
             variant,
-            path: path.into(),
+            line: Line::Serial(path.into()),
             max_notes: MAX_NOTES,
             timings: Timings::default(),
         }
@@ -126,7 +127,7 @@ pub async fn open(config: &DeviceConfig) -> Result<Box<dyn Dispenser>, DeviceErr
                 Variant::Standard => Parity::None,
                 Variant::Serial => Parity::Even,
             };
-            let port = port::open(&config.path, 9600, parity)?;
+            let port = config.line.open(9600, parity)?;
             Ok(Box::new(Puloon::new(
                 port,
                 config.variant,

@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod emulate;
+pub mod memory;
 pub mod port;
 pub mod pty;
 pub mod puloon;

@@ -33,7 +33,7 @@ pub use frame::MAX_PAYLOAD;
 pub use lock::DirLock;
 pub use open::{Journal, OpenError, Options, WriterThread};
 pub use reader::{Reader, Summary};
-pub use writer::{BatchStats, Follower, OnBatch};
+pub use writer::{BatchStats, Follower, OnBatch, Pause};
 
 /// Name of the journal's folder inside the data directory.
 pub(crate) const FOLDER: &str = "journal";

@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::appender::Appender;
+use super::appender::{Appender, Request};
 use super::file::{self, Active, WrapFile};
 use super::frame::SEGMENT_HEADER;
 use super::reader::{Reader, Tail};
-use super::writer::{Follower, OnBatch, Writer};
+use super::writer::{Follower, OnBatch, Pause, Writer};
 use super::{DirLock, FOLDER, Position, ReadError, Record, TornTail};
 
 /// Why the journal was not opened for writing.
@@ -169,6 +169,40 @@ impl Journal {
 
     /// Starts the writer; `follower` gets every acknowledged batch, in order.
     pub fn start(self, options: Options, follower: Follower) -> Result<(Appender, WriterThread), OpenError> {
+        let folder = self.folder.clone();
+        let lock = self.lock.clone();
+        let (appender, writer, requests) = self.writer(options, follower)?;
+        let run = move || {
+            let _held = lock;
+            writer.run(requests);
+        };
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(run);
+        let thread = thread.map_err(|source| OpenError::Io { file: folder, source })?;
+        Ok((appender, WriterThread(thread)))
+    }
+
+    /// As [`Journal::start`], with a writer that is a task for the caller to run: of a simulation, which has one thread. It writes
+    /// without a thread of its own, and ends, and frees the lock, when it is dropped.
+    pub fn start_here(
+        self,
+        options: Options,
+        follower: Follower,
+        before: Pause,
+    ) -> Result<(Appender, impl Future<Output = ()>), OpenError> {
+        let lock = self.lock.clone();
+        let (appender, writer, requests) = self.writer(options, follower)?;
+        let run = async move {
+            let _held = lock;
+            writer.serve(requests, before).await;
+        };
+        Ok((appender, run))
+    }
+
+    fn writer(
+        self,
+        options: Options,
+        follower: Follower,
+    ) -> Result<(Appender, Writer, mpsc::Receiver<Request>), OpenError> {
         let active = self.active(&options.wrap)?;
         let writer = Writer {
             folder: self.folder.clone(),
@@ -182,17 +216,7 @@ impl Journal {
             poisoned: None,
         };
         let (queue, requests) = mpsc::channel(options.queue.max(1));
-        let lock = self.lock;
-        let run = move || {
-            let _held = lock;
-            writer.run(requests);
-        };
-        let thread = std::thread::Builder::new().name("journal".into()).spawn(run);
-        let thread = thread.map_err(|source| OpenError::Io {
-            file: self.folder,
-            source,
-        })?;
-        Ok((Appender { queue }, WriterThread(thread)))
+        Ok((Appender { queue }, writer, requests))
     }
 
     /// The segment to write to. Torn bytes stay where they are; a segment with nothing else in it gives up its

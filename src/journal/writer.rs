@@ -4,6 +4,7 @@
 //! A position is adopted only after the sync; until then the file may be cut back to the adopted length.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ pub type Follower = Box<dyn FnMut(Vec<Record>) + Send>;
 
 /// Receives the figures of every batch, on the writer's thread.
 pub type OnBatch = Box<dyn FnMut(BatchStats) + Send>;
+
+/// How long a disk takes, for a writer that is a task of a simulation.
+pub type Pause = Box<dyn FnMut() -> Pin<Box<dyn Future<Output = ()>>>>;
 
 /// One acknowledged batch, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,18 +105,33 @@ impl Writer {
     /// Serves the queue until every appender is gone.
     pub fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(first) = queue.blocking_recv() {
-            let mut batch = Batch::default();
-            let mut next = Some(first);
-            while let Some(request) = next {
-                match request {
-                    Request::Append { records, done } => batch.add(self.last, records, done),
-                    Request::Barrier { done } => batch.barriers.push(done),
-                }
-                let has_room = batch.bytes.len() < BATCH_BYTES && batch.barriers.len() < BATCH_BARRIERS;
-                next = has_room.then(|| queue.try_recv().ok()).flatten();
-            }
+            let batch = self.gather(first, &mut queue);
             self.commit(batch);
         }
+    }
+
+    /// As [`Writer::run`], as a task; `before` is awaited before each batch is gathered.
+    pub async fn serve(mut self, mut queue: mpsc::Receiver<Request>, mut before: Pause) {
+        while let Some(first) = queue.recv().await {
+            before().await;
+            let batch = self.gather(first, &mut queue);
+            self.commit(batch);
+        }
+    }
+
+    /// All that waits, as far as it fits into one batch.
+    fn gather(&self, first: Request, queue: &mut mpsc::Receiver<Request>) -> Batch {
+        let mut batch = Batch::default();
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Append { records, done } => batch.add(self.last, records, done),
+                Request::Barrier { done } => batch.barriers.push(done),
+            }
+            let has_room = batch.bytes.len() < BATCH_BYTES && batch.barriers.len() < BATCH_BARRIERS;
+            next = has_room.then(|| queue.try_recv().ok()).flatten();
+        }
+        batch
     }
 
     fn commit(&mut self, batch: Batch) {

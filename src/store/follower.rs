@@ -1,10 +1,10 @@
-//! The thread that owns the [`Store`]: folds acknowledged records in, and answers questions about the state.
+//! Who owns the [`Store`], a thread of its own: folds acknowledged records in, and answers questions about the state.
 //!
 //! sled blocks, so it stays off the arbiters. Called by the journal's writer (records, in order) and by the
 //! journal actor (questions). A question asked after [`crate::journal::Appender::barrier`] sees every record
-//! acknowledged before.
+//! acknowledged before. Simulations, which must be repeatable, have it do its work wherever it is called.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,47 @@ pub struct FollowerGone;
 /// Asks the follower. Cheap to clone; the thread ends when the last clone and the journal's writer are gone.
 #[derive(Clone)]
 pub struct Follower {
-    jobs: mpsc::Sender<Job>,
+    jobs: Jobs,
+}
+
+#[derive(Clone)]
+enum Jobs {
+    Thread(mpsc::Sender<Job>),
+    Here(Arc<Mutex<Here>>),
+}
+
+/// Works at once, on the caller's thread.
+struct Here {
+    store: Store,
+    failed: Box<dyn FnMut(StoreError) + Send>,
+}
+
+impl Here {
+    fn work(&mut self, job: Job) {
+        let worked = match job {
+            Job::Fold(records) => self.store.follow(&records).map(drop),
+            Job::Answer(question) => {
+                question(self.store.folded(), &self.store.view());
+                Ok(())
+            }
+            Job::Write => self.store.write(),
+        };
+        if let Err(error) = worked {
+            (self.failed)(error);
+        }
+    }
+}
+
+impl Jobs {
+    fn send(&self, job: Job) -> Result<(), FollowerGone> {
+        match self {
+            Self::Thread(jobs) => jobs.send(job).map_err(|_| FollowerGone),
+            Self::Here(here) => {
+                here.lock().unwrap_or_else(PoisonError::into_inner).work(job);
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Follower {
@@ -87,7 +127,15 @@ impl Follower {
                 failed(error);
             }
         })?;
+        let jobs = Jobs::Thread(jobs);
         Ok((Self { jobs }, thread))
+    }
+
+    /// Without a thread: each call does its work itself. A question must not ask another one.
+    pub fn here(store: Store, failed: impl FnMut(StoreError) + Send + 'static) -> Self {
+        let failed = Box::new(failed);
+        let jobs = Jobs::Here(Arc::new(Mutex::new(Here { store, failed })));
+        Self { jobs }
     }
 
     /// What the journal's writer calls with each acknowledged batch.
@@ -95,13 +143,13 @@ impl Follower {
     pub fn sink(&self) -> crate::journal::Follower {
         let jobs = self.jobs.clone();
         // After the thread's end the state is folded anew at the next start; the journal goes on.
-        Box::new(move |records| drop(jobs.send(Job::Fold(records))))
+        Box::new(move |records| _ = jobs.send(Job::Fold(records)))
     }
 
     /// Asks a question of the state as it is now. It is dropped when the thread has ended.
     pub fn tell(&self, question: impl FnOnce(&Folded, &View) + Send + 'static) {
         // Whoever waits for an answer hears of the end by it.
-        drop(self.jobs.send(Job::Answer(Box::new(question))));
+        _ = self.jobs.send(Job::Answer(Box::new(question)));
     }
     /// Asks a question of the state as it is now.
     ///
@@ -113,7 +161,7 @@ impl Follower {
     ) -> Result<T, FollowerGone> {
         let (answer, answered) = oneshot::channel();
         let job = Job::Answer(Box::new(move |folded, view| drop(answer.send(question(folded, view)))));
-        self.jobs.send(job).map_err(|_| FollowerGone)?;
+        self.jobs.send(job)?;
         answered.await.map_err(|_| FollowerGone)
     }
 }

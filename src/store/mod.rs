@@ -12,6 +12,7 @@ mod follower;
 mod open;
 mod pending;
 pub mod seen;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,9 +29,10 @@ use crate::invoice::{Invoice, Owner};
 use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
 pub use follower::{Follower, FollowerGone};
-pub use open::{Opened, StateError, open, rebuild};
+pub use open::{Opened, StateError, open, open_in_memory, rebuild};
 use pending::Pending;
 pub use seen::{Seen, SeenError};
+use table::Table;
 
 pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
 
@@ -122,7 +124,7 @@ pub struct Store {
 /// The reading side. Cheap to clone; reads block on the disk at worst, so not on an arbiter.
 #[derive(Debug, Clone)]
 pub struct View {
-    db: sled::Db,
+    db: Table,
     path: PathBuf,
     /// A write to sled failed. It is then left behind for good, to catch up at the next start: a later
     /// batch would claim a position whose changes it does not hold, and a reader would see the past.
@@ -159,22 +161,23 @@ impl Store {
         Ok((Self::load(&path)?, aside))
     }
 
+    /// An empty state in memory, for simulations; with a folder's name for its messages.
+    #[must_use]
+    pub fn in_memory(dir: &Path) -> Self {
+        Self {
+            view: View::of(Table::in_memory(), dir),
+            folded: Folded::default(),
+            position: None,
+        }
+    }
+
     fn load(path: &Path) -> Result<Self, StoreError> {
         let sled = |source| StoreError::Sled {
             path: path.to_owned(),
             source,
         };
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(16 << 20)
-            .open()
-            .map_err(sled)?;
-        let view = View {
-            db,
-            path: path.to_owned(),
-            left_behind: Arc::default(),
-            pending: Arc::default(),
-        };
+        let db = Table::open(path).map_err(sled)?;
+        let view = View::of(db, path);
         let Some(meta) = view.get::<Meta>("m")?.filter(|m| m.schema == SCHEMA) else {
             view.db.clear().map_err(sled)?;
             return Ok(Self {
@@ -344,6 +347,15 @@ impl Store {
 }
 
 impl View {
+    fn of(db: Table, path: &Path) -> Self {
+        Self {
+            db,
+            path: path.to_owned(),
+            left_behind: Arc::default(),
+            pending: Arc::default(),
+        }
+    }
+
     /// One cash-out, open or ended.
     ///
     /// # Errors
@@ -374,9 +386,8 @@ impl View {
         let prefix = atm.map_or_else(|| "c/".to_owned(), |atm| format!("ca/{atm}/"));
         let end = before.map_or_else(|| format!("{prefix}~"), |id| format!("{prefix}{id}"));
         let mut found = Vec::new();
-        for key in self.db.range(prefix.clone()..end).keys().rev().take(limit) {
-            let key = key.map_err(|source| self.sled(source))?;
-            let id = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+        let ids = self.db.last_keys(&prefix, &end, limit);
+        for id in ids.map_err(|source| self.sled(source))? {
             found.extend(self.get::<CashOut>(&format!("c/{id}"))?);
         }
         Ok(found)
@@ -408,7 +419,7 @@ impl View {
         let Some(batch) = self.pending().take() else {
             return Ok(());
         };
-        self.db.apply_batch(batch).map_err(|source| {
+        self.db.apply(batch).map_err(|source| {
             self.left_behind.store(true, Ordering::Release);
             self.sled(source)
         })
@@ -416,12 +427,7 @@ impl View {
 
     fn keys(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         self.catch_up()?;
-        let text = |key: sled::IVec| String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
-        self.db
-            .scan_prefix(prefix)
-            .keys()
-            .map(|key| key.map(text).map_err(|source| self.sled(source)))
-            .collect()
+        self.db.keys(prefix).map_err(|source| self.sled(source))
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {

@@ -81,6 +81,15 @@ pub fn rebuild(dir: &Path) -> Result<Opened, StateError> {
     catch_up(&lock, store).map(|opened| Opened { set_aside, ..opened })
 }
 
+/// As [`open`], with the state in memory: all of the journal is read.
+///
+/// # Errors
+/// As [`open`]'s.
+pub fn open_in_memory(dir: &Path) -> Result<Opened, StateError> {
+    let lock = DirLock::take(dir)?;
+    catch_up(&lock, Store::in_memory(dir))
+}
+
 fn catch_up(lock: &DirLock, mut store: Store) -> Result<Opened, StateError> {
     let from: Option<Position> = store.position();
     let mut waiting: Vec<Record> = Vec::new();

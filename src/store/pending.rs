@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::StoreError;
+use super::table::Batch;
 
 /// Keys with their new values; `None` for those that are gone.
 #[derive(Debug, Default)]
@@ -46,17 +47,10 @@ impl Pending {
     }
 
     /// All of it, for sled; nothing waits any more.
-    pub fn take(&mut self) -> Option<sled::Batch> {
+    pub fn take(&mut self) -> Option<Batch> {
         if self.0.is_empty() {
             return None;
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in self.0.drain() {
-            match value {
-                Some(bytes) => batch.insert(key.as_bytes(), bytes),
-                None => batch.remove(key.as_bytes()),
-            }
-        }
-        Some(batch)
+        Some(self.0.drain().collect())
     }
 }

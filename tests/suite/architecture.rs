@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The words everything else is made of.
-const WORDS: &[&str] = &["money", "ids", "time"];
+const WORDS: &[&str] = &["money", "ids", "time", "entropy"];
 
 /// Who may import what. `words` stands for [`WORDS`], `all` for everything. The longest matching path decides;
 /// a part may always import itself.
@@ -17,6 +17,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("money", "words"),
     ("ids", "words"),
     ("time", "words"),
+    ("entropy", "words"),
     ("proto", ""),
     ("crash", ""),
     ("api", "words"),

@@ -7,9 +7,10 @@
 //! push them out to nobody.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{ActorFutureExt, Addr, AsyncContext, Context, WrapFuture};
+use tokio::time::Instant;
 
 use super::super::drive::{Carrier, write};
 use super::super::hardware::{Clear, Cleared, Hardware, Health};

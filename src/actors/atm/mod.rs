@@ -14,13 +14,13 @@ mod work;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, ContextFutureSpawner, Handler, SpawnHandle,
     StreamHandler, WrapFuture,
 };
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_stream::wrappers::WatchStream;
 
 use super::child::{DownGuard, Post, Restarts, can_panic};

@@ -102,7 +102,7 @@ impl Atm {
         let no_rate = || QuoteError::NoRate(terms.currency.to_string());
         let rate = terms.rate.rate(terms.currency).ok_or_else(no_rate)?;
         let (fee, price) = price(amount, &terms.fee, &rate)?;
-        let preimage = random().map(Preimage::from_bytes)?;
+        let preimage = self.random().map(Preimage::from_bytes)?;
         let at = self.shared.clock.now();
         Ok(Quote {
             atm: config.id.clone(),
@@ -120,9 +120,16 @@ impl Atm {
         })
     }
 
+    fn random<const N: usize>(&self) -> Result<[u8; N], FleetError> {
+        let mut bytes = [0; N];
+        let filled = self.shared.entropy.fill(&mut bytes);
+        filled.map_err(|error| FleetError::Refused(error.to_string()))?;
+        Ok(bytes)
+    }
+
     /// Writes a promise down, then begins to keep it.
     fn promise(&mut self, quote: Quote, ctx: &mut Context<Self>) -> Asked<Promised> {
-        let id = match random() {
+        let id = match self.random() {
             Ok(bytes) => CashOutId::new(quote.at, u32::from_le_bytes(bytes)),
             Err(error) => return ready(Err(error)),
         };
@@ -224,13 +231,6 @@ impl Atm {
             self.care(ctx);
         }
     }
-}
-
-fn random<const N: usize>() -> Result<[u8; N], FleetError> {
-    let mut bytes = [0; N];
-    let failed = |error| FleetError::Refused(format!("the system gives no random bytes: {error}"));
-    getrandom::fill(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 impl Handler<Start> for Atm {

@@ -5,7 +5,9 @@
 //! [`dispense`], which the loop starts once for each committed order.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::drive::{Done, Work};
 use super::super::hardware::{Dispense, Prepare, Recover};
