@@ -165,6 +165,7 @@ async fn monitor(node: Arc<dyn Lightning>, shared: Arc<Shared>) {
             Ok(blocks) => {
                 attempt = 0;
                 tokio::select! {
+                    biased;
                     why = follow(&*node, &shared, blocks) => why,
                     never = funds::relay(&*node, &shared) => match never {},
                 }
@@ -280,6 +281,8 @@ async fn follow(node: &dyn Lightning, shared: &Shared, mut heights: Option<Updat
             }
         };
         tokio::select! {
+            // In this order, always: a simulation repeats it. Blocks are too rare to keep the probe from its turn.
+            biased;
             block = height => match block {
                 Some(Ok(height)) => {
                     shared.status.send_if_modified(|status| std::mem::replace(&mut status.height, height) != height);

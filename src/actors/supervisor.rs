@@ -5,7 +5,7 @@
 //! back from its journal after a back-off; above the restart intensity its ATM goes out of service with the reason
 //! shown, and the child is tried again only now and then, because held money still needs its deadline.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ struct Child {
 pub struct Supervisor {
     shared: Arc<Shared>,
     foundations: Foundations,
-    children: HashMap<ChildId, Child>,
+    /// In an order that does not change from one process to the next: a simulation repeats it.
+    children: BTreeMap<ChildId, Child>,
     invoices: HashMap<PaymentHash, Addr<InvoiceActor>>,
     generations: u64,
     _ended: tokio::sync::oneshot::Sender<()>,
@@ -69,7 +70,7 @@ impl Supervisor {
         Self {
             shared,
             foundations,
-            children: HashMap::new(),
+            children: BTreeMap::new(),
             invoices: HashMap::new(),
             generations: 0,
             _ended: ended,

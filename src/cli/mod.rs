@@ -14,6 +14,7 @@ mod key;
 mod qr;
 mod run;
 mod show;
+mod seeded;
 mod simulate;
 mod sse;
 mod tellerd;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use super::seeded::Seeded;
 use crate::sim::fleet::{self, Options, simulate};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -43,6 +44,8 @@ pub(super) struct Simulate {
     /// Use this work directory, and keep it. Without it: a temporary one, kept when something is wrong.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    #[command(flatten)]
+    seeded: Seeded,
 }
 
 /// Whole seconds or minutes.
@@ -60,6 +63,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(command: Simulate) -> anyhow::Result<ExitCode> {
+    if let Some(code) = command.seeded.run(command.seed)? {
+        return Ok(code);
+    }
     let options = Options {
         atms: command.atms,
         payments: match command.payments {

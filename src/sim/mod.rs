@@ -7,3 +7,4 @@ pub mod audit;
 pub mod fleet;
 pub mod lnd;
 pub mod relay;
+pub mod seeded;

@@ -8,7 +8,7 @@
 mod client;
 mod customer;
 mod daemon;
-mod fault;
+pub(in crate::sim) mod fault;
 mod keeper;
 mod operator;
 mod place;
@@ -16,7 +16,7 @@ mod progress;
 mod report;
 mod run;
 mod scenario;
-mod setup;
+pub(in crate::sim) mod setup;
 mod stage;
 mod words;
 mod world;

@@ -3,14 +3,16 @@
 //! Written by the emulator's machine. Must stay true: an event is in the file, if there is one, before
 //! any byte that tells of it leaves the device.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::script::Fault;
-use crate::time::{Clock, SystemClock, UnixMs};
+use crate::time::{SharedClock, SystemClock, UnixMs};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,9 +93,34 @@ pub enum What {
     },
 }
 
+/// The time of events, and who hears of each at once.
+#[derive(Clone)]
+pub struct Witness {
+    /// The clock.
+    pub clock: SharedClock,
+    /// Called while the machine is locked: must not ask it anything.
+    pub on_event: Arc<dyn Fn(&Event) + Send + Sync>,
+}
+
+impl Default for Witness {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            on_event: Arc::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
 /// Events in order, in memory and in a file.
 #[derive(Debug)]
 pub(super) struct Ledger {
+    witness: Witness,
     events: Vec<Event>,
     next: u64,
     file: Option<File>,
@@ -101,7 +128,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Goes on after what the file already has.
-    pub(super) fn open(path: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn open(path: Option<&Path>, witness: Witness) -> io::Result<Self> {
         let mut next = 1;
         let mut file = None;
         if let Some(path) = path {
@@ -113,6 +140,7 @@ impl Ledger {
             file = Some(opened);
         }
         Ok(Self {
+            witness,
             events: Vec::new(),
             next,
             file,
@@ -122,7 +150,7 @@ impl Ledger {
     pub(super) fn record(&mut self, what: What) -> io::Result<()> {
         let event = Event {
             seq: self.next,
-            at_unix_ms: SystemClock.now(),
+            at_unix_ms: self.witness.clock.now(),
             what,
         };
         if let Some(file) = &mut self.file {
@@ -131,6 +159,7 @@ impl Ledger {
             file.write_all(&line)?;
         }
         self.next += 1;
+        (self.witness.on_event)(&event);
         self.events.push(event);
         Ok(())
     }

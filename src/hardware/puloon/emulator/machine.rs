@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::ledger::{Ledger, What};
+use super::ledger::{Ledger, What, Witness};
 use super::script::{Fault, Setup};
 
 const MAX_NOTES: u32 = 100;
@@ -76,7 +76,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(serial_variant: bool, setup: &Setup) -> io::Result<Self> {
+    pub(super) fn new(serial_variant: bool, setup: &Setup, witness: Witness) -> io::Result<Self> {
         let mut cassettes: [Cassette; 4] = Default::default();
         for ((position, cassette), notes) in (1u8..).zip(&mut cassettes).zip(setup.cassettes) {
             cassette.present = notes >= 0;
@@ -97,7 +97,7 @@ impl Machine {
             last: LastResult::default(),
             serial: setup.last_serial,
             dispenses: 0,
-            ledger: Ledger::open(setup.ledger.as_deref())?,
+            ledger: Ledger::open(setup.ledger.as_deref(), witness)?,
         })
     }
 

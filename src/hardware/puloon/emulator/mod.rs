@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-pub use self::ledger::{Event, What};
+pub use self::ledger::{Event, What, Witness};
 pub use self::machine::CassetteTotals;
 pub use self::script::{Fault, PlannedFault, ScriptError, Setup, Target};
 use super::driver::Variant;
@@ -61,9 +61,17 @@ impl Emulator {
     /// # Errors
     /// When the ledger's file can not be opened.
     pub fn new(variant: Variant, setup: Setup) -> io::Result<Self> {
+        Self::witnessed(variant, setup, Witness::default())
+    }
+
+    /// As [`Emulator::new`], on a clock and with a witness of a simulation's own.
+    ///
+    /// # Errors
+    /// As [`Emulator::new`]'s.
+    pub fn witnessed(variant: Variant, setup: Setup, witness: Witness) -> io::Result<Self> {
         let serial_variant = variant == Variant::Serial;
         let state = State {
-            machine: machine::Machine::new(serial_variant, &setup)?,
+            machine: machine::Machine::new(serial_variant, &setup, witness)?,
             faults: setup.faults.clone(),
             counts: HashMap::new(),
         };

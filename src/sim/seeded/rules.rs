@@ -1,0 +1,255 @@
+//! The rules of DESIGN.md section 1, checked at each step against what is durable and what physically happened.
+//!
+//! Called by the doubles, through the scene. What must stay true: the durable side is folded from the bytes that were synced, by
+//! this file alone, and the physical side from the machines' own ledgers; the daemon is not asked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::cashout::{CashOut, Phase};
+use crate::hardware::puloon::emulator::What;
+use crate::ids::{AtmId, PaymentHash};
+use crate::invoice::Invoice;
+use crate::money::Minor;
+use crate::record::Record;
+use crate::sim::fleet::setup::DENOMINATIONS;
+use crate::sim::lnd::node::record::InvoiceState;
+use crate::store::{Change, Folded};
+use crate::time::UnixMs;
+
+use super::scene::NodeSide;
+
+/// For so long after it was read at LND a hold is acted upon, and the command may take on its way.
+const CHECK_AGE_MS: u64 = 12_000;
+
+/// A broken rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name.
+    pub rule: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.found)
+    }
+}
+
+/// Shorthand.
+pub fn broken<T>(rule: &'static str, found: String) -> Result<T, Broken> {
+    Err(Broken { rule, found })
+}
+
+/// One cash-out's notes.
+#[derive(Debug, Clone, Default)]
+struct Notes {
+    commanded: u32,
+    out: Minor,
+}
+
+/// What is durable, and what left the machines.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// The fold of every record that was synced.
+    pub durable: Folded,
+    /// How many these are.
+    pub records: u64,
+    /// Written and not synced: a crash keeps a part of them from the first on, or none.
+    pub unsynced: Vec<Record>,
+    cashouts: BTreeMap<PaymentHash, CashOut>,
+    invoices: BTreeMap<PaymentHash, Invoice>,
+    notes: BTreeMap<PaymentHash, Notes>,
+    /// Whose dispense a machine is at.
+    serves: BTreeMap<AtmId, PaymentHash>,
+    /// Dispenses whose hold was lost between the check and the command.
+    pub excused: Vec<(AtmId, UnixMs)>,
+}
+
+impl Books {
+    /// A record is durable.
+    ///
+    /// # Errors
+    /// When it does not follow from those before it, or its books do not balance.
+    pub fn synced(&mut self, record: &Record) -> Result<(), Broken> {
+        self.records += 1;
+        let change = self.durable.add(record);
+        let change = change.or_else(|error| broken("illegal_record", error.to_string()))?;
+        match change {
+            Some(Change::CashOut(cashout)) => {
+                if cashout.drift() != 0 {
+                    return broken("conservation", format!("{} drifts by {}", cashout.id, cashout.drift()));
+                }
+                if let Some(book) = self.durable.atms.get(&cashout.quote.atm)
+                    && book.notes.drift() != 0
+                {
+                    return broken("conservation", format!("notes of {} drift", cashout.quote.atm));
+                }
+                self.cashouts.insert(cashout.quote.hash, *cashout);
+            }
+            Some(Change::Invoice(invoice)) => drop(self.invoices.insert(invoice.spec.hash, *invoice)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The daemon has read its journal again, and holds `state`.
+    ///
+    /// # Errors
+    /// When that is not what was durable, with some of what was written and not yet synced.
+    pub fn read_again(&mut self, state: &Folded, records: u64) -> Result<(), Broken> {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let mut kept = unsynced.iter();
+        while self.records < records {
+            match kept.next() {
+                Some(record) => self.synced(record)?,
+                None => return broken("invented", format!("{records} records, {} were written", self.records)),
+            }
+        }
+        if self.records > records {
+            let found = format!("{} records were durable, {records} are read", self.records);
+            return broken("lost", found);
+        }
+        match *state == self.durable {
+            true => Ok(()),
+            false => broken("other_state", "the state read is not what was durable".to_owned()),
+        }
+    }
+
+    fn cashout(&self, hash: &PaymentHash, what: &'static str) -> Result<&CashOut, Broken> {
+        let known = self.cashouts.get(hash);
+        known.ok_or_else(|| Broken {
+            rule: "act_before_write",
+            found: format!("{what} of {hash}, of which nothing is durable"),
+        })
+    }
+
+    /// `AddHoldInvoice` takes effect.
+    ///
+    /// # Errors
+    /// When the promise or the intent is not durable.
+    pub fn adds(&self, hash: &PaymentHash) -> Result<(), Broken> {
+        self.cashout(hash, "an invoice is added")?;
+        match self.invoices.contains_key(hash) {
+            true => Ok(()),
+            false => broken("act_before_write", format!("{hash} is added, and its intent is not durable")),
+        }
+    }
+
+    /// `SettleInvoice` takes the money of a hold.
+    ///
+    /// # Errors
+    /// When nothing durable says that notes are out.
+    pub fn settles(&self, hash: &PaymentHash) -> Result<(), Broken> {
+        let cashout = self.cashout(hash, "a hold is settled")?;
+        let (id, phase) = (cashout.id, &cashout.phase);
+        let settles = matches!(
+            phase,
+            Phase::Settling | Phase::Completed | Phase::ClaimOwed | Phase::NeedsOperator { .. }
+        );
+        if !settles {
+            return broken("settle_before_report", format!("{id} is {} and is settled", phase.name()));
+        }
+        if cashout.books.delivered == Minor::ZERO {
+            return broken("settle_at_zero", format!("{id} is settled with no note delivered"));
+        }
+        Ok(())
+    }
+
+    /// `CancelInvoice` gives the money of a hold back.
+    ///
+    /// # Errors
+    /// When notes are out and no policy booked them, or nothing durable says that it ends so.
+    pub fn cancels(&self, hash: &PaymentHash) -> Result<(), Broken> {
+        let cashout = self.cashout(hash, "a hold is canceled")?;
+        let (id, phase) = (cashout.id, &cashout.phase);
+        if !matches!(phase, Phase::Canceling { .. } | Phase::Canceled { .. }) {
+            return broken("cancel_before_decision", format!("{id} is {} and is canceled", phase.name()));
+        }
+        let out = self.notes.get(hash).map_or(Minor::ZERO, |notes| notes.out);
+        let by_policy = match phase {
+            Phase::Canceling { reason } | Phase::Canceled { reason } => reason.contains("outcome unknown"),
+            _ => false,
+        };
+        if out > Minor::ZERO && cashout.books.loss != out && !by_policy {
+            let found = format!("{id}: {out} left the machine, {} is booked as a loss", cashout.books.loss);
+            return broken("cancel_after_cash", found);
+        }
+        Ok(())
+    }
+
+    /// Something happened in a machine.
+    ///
+    /// # Errors
+    /// When notes are commanded without a durable order, more often than ordered, or without a hold.
+    pub fn machine(&mut self, atm: &AtmId, what: &What, now: UnixMs, side: &NodeSide) -> Result<(), Broken> {
+        match what {
+            What::DispenseStarted { .. } => self.dispenses(atm, now, side),
+            What::NoteDelivered { position, .. } => {
+                let value = usize::from(*position)
+                    .checked_sub(1)
+                    .and_then(|index| DENOMINATIONS.get(index));
+                if let (Some(hash), Some(value)) = (self.serves.get(atm), value) {
+                    let notes = self.notes.entry(*hash).or_default();
+                    notes.out = notes.out.checked_add(*value).unwrap_or(notes.out);
+                    let promised = self.cashouts.get(hash).map_or(Minor::ZERO, |c| c.quote.amount);
+                    if notes.out > promised {
+                        return broken("overdispensed", format!("{} for {promised} at {atm}", notes.out));
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn dispenses(&mut self, atm: &AtmId, now: UnixMs, side: &NodeSide) -> Result<(), Broken> {
+        let ordered = |cashout: &&CashOut| {
+            let orders = matches!(cashout.phase, Phase::Dispensing { .. } | Phase::OutcomeUnknown { .. });
+            orders && cashout.quote.atm == *atm
+        };
+        let Some(cashout) = self.durable.cashouts.values().find(ordered) else {
+            return broken("dispense_before_intent", format!("{atm} dispenses, and no order is durable"));
+        };
+        let (id, hash, orders) = (cashout.id, cashout.quote.hash, cashout.orders);
+        let policy = &cashout.quote.policy;
+        let notes = self.notes.entry(hash).or_default();
+        notes.commanded += 1;
+        if notes.commanded > orders {
+            return broken(
+                "commanded_twice",
+                format!("{id}: {} commands for {orders} orders", notes.commanded),
+            );
+        }
+        if notes.out > Minor::ZERO {
+            return broken("dispensed_again", format!("{id}: {} were out already", notes.out));
+        }
+        self.serves.insert(atm.clone(), hash);
+        let Some(invoice) = side.node.invoice(&hash) else {
+            return broken("dispense_without_hold", format!("{id} has no invoice"));
+        };
+        let last = invoice.history.last();
+        let since = last.map_or(0, |entry| now.0.saturating_sub(entry.at_unix_ms.0));
+        match invoice.state {
+            InvoiceState::Accepted => {}
+            InvoiceState::Canceled if since <= CHECK_AGE_MS && invoice.history.len() > 2 => {
+                self.excused.push((atm.clone(), now));
+                return Ok(());
+            }
+            other => return broken("dispense_without_hold", format!("{id}: its invoice is {other:?}")),
+        }
+        let known = |(at, _): &&(UnixMs, u32)| now.0.saturating_sub(at.0) >= CHECK_AGE_MS;
+        let height = side.heights.iter().rev().find(known).map_or(0, |(_, height)| *height);
+        let left = invoice
+            .lowest_expiry_height()
+            .map(|expiry| i64::from(expiry) - i64::from(policy.hold_expiry_delta) - i64::from(height));
+        match left {
+            Some(left) if left >= i64::from(policy.min_blocks_left) => Ok(()),
+            _ => broken(
+                "window_too_short",
+                format!("{id} dispenses with {left:?} blocks left, {} are needed", policy.min_blocks_left),
+            ),
+        }
+    }
+}
