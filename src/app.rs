@@ -19,6 +19,7 @@ use crate::actors::child::Post;
 use crate::actors::clients;
 use crate::actors::fleet::Fleet;
 use crate::actors::funds;
+use crate::actors::level::Level;
 use crate::actors::lnd::LndStatus;
 use crate::actors::nostr::gate::Gate;
 use crate::actors::nostr::once::Orders;
@@ -322,7 +323,7 @@ fn shared(
     Shared {
         journal: Post::default(),
         lnd: Post::default(),
-        status: watch::Sender::new(LndStatus::default()),
+        status: Level::new(LndStatus::default()),
         nostr: Post::default(),
         gate,
         sites: Mutex::new(sites.unwrap_or_default()),

@@ -75,8 +75,8 @@ pub(super) fn tell(shared: &Shared, no_follow: Option<&str>) {
 pub(super) async fn relay(node: &dyn Lightning, shared: &Shared) -> Infallible {
     let mut attempt = 0_u32;
     loop {
-        // The sender is in `shared`, so the wait can not fail. Of a node that is still starting the call would hang.
-        let _ = shared
+        // Of a node that is still starting the call would hang.
+        shared
             .status
             .subscribe()
             .wait_for(|status| status.active && status.no_follow.is_none())

@@ -14,7 +14,6 @@ use actix::{
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::WatchStream;
 
 use super::child::{DownGuard, Post, can_panic};
 use super::drive::{Carrier, Done, Flights, Work, drive, restart, write};
@@ -352,8 +351,7 @@ impl Actor for InvoiceActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(super::MAILBOX);
         self.load(ctx);
-        let status = WatchStream::new(self.shared.status.subscribe());
-        ctx.add_stream(status);
+        ctx.add_stream(self.shared.status.subscribe().stream());
     }
 }
 

@@ -143,14 +143,12 @@ impl Shared {
 
     /// Returns once invoices can be looked up.
     pub async fn lnd_up(&self) {
-        // The sender is in `self`, so the wait can not fail.
-        let _ = self.status.subscribe().wait_for(LndStatus::is_up).await;
+        self.status.subscribe().wait_for(LndStatus::is_up).await;
     }
 
     /// Returns once invoices can be added.
     pub async fn lnd_can_add(&self) {
-        let _ = self
-            .status
+        self.status
             .subscribe()
             .wait_for(|status| status.can_add().is_ok())
             .await;

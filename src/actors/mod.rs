@@ -16,6 +16,7 @@ pub mod invoice;
 mod invoice_work;
 pub mod item;
 pub mod journal;
+pub mod level;
 pub mod lnd;
 mod lnd_status;
 pub mod nostr;

@@ -13,6 +13,7 @@ use super::child::Post;
 use super::clients::ServiceIdentity;
 use super::hardware::{Hardware, Health};
 use super::journal::Journal;
+use super::level::Level;
 use super::lnd::{Lnd, LndStatus};
 use super::nostr::Nostr;
 use super::nostr::gate::GateDoor;
@@ -95,7 +96,7 @@ pub struct Shared {
     /// LND's actor.
     pub lnd: Post<Lnd>,
     /// How LND fares; written by its actor.
-    pub status: watch::Sender<LndStatus>,
+    pub status: Level<LndStatus>,
     /// HTLCs that are at their end at LND just now. Who lags asks LND at its own pace.
     pub finals: broadcast::Sender<HtlcKey>,
     /// Turns at asking what became of settled money, so that customers' calls come through.

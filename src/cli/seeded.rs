@@ -17,6 +17,9 @@ pub(super) struct Seeded {
     /// --seeds and --threads count then.
     #[arg(long)]
     deterministic: bool,
+    /// With --deterministic: tell every step of the history.
+    #[arg(long, requires = "deterministic", conflicts_with = "seeds")]
+    trace: bool,
     /// With --deterministic: so many seeds, from --seed on.
     #[arg(long, requires = "deterministic")]
     seeds: Option<u64>,
@@ -41,7 +44,7 @@ impl Seeded {
 
     fn histories(&self, seed: u64) -> Result<bool, SeededError> {
         let Some(seeds) = self.seeds else {
-            let told = one(seed)?;
+            let told = one(seed, self.trace)?;
             println!("{}", told.text);
             return Ok(told.good);
         };
@@ -58,7 +61,7 @@ impl Seeded {
         let sum = many(seed..last, self.threads.unwrap_or_else(cores), progress)?;
         println!("seeds {seed} to {}: {sum}", last.saturating_sub(1));
         for (seed, _) in sum.broken.iter().take(3) {
-            println!("{}", one(*seed)?.text);
+            println!("{}", one(*seed, false)?.text);
         }
         Ok(sum.broken.is_empty())
     }

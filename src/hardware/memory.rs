@@ -39,7 +39,11 @@ fn connect(hosts: &UnboundedSender<DuplexStream>) -> io::Result<Box<dyn Port>> {
 /// When the emulator's ledger fails.
 pub async fn serve(emulator: &Emulator, mut socket: Socket) -> io::Result<()> {
     while let Some(host) = socket.0.recv().await {
-        emulator.serve(host).await?;
+        match emulator.serve(host).await {
+            // The host has left while the device was speaking: its bytes go nowhere, as on a wire.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            ended => _ = ended?,
+        }
     }
     Ok(())
 }
@@ -54,7 +58,33 @@ mod tests {
     use crate::hardware::device::{DeviceConfig, Model, open};
     use crate::hardware::port::Line;
     use crate::hardware::puloon::driver::Variant;
-    use crate::hardware::puloon::emulator::Setup;
+    use crate::hardware::puloon::emulator::{Fault, PlannedFault, Setup, Target};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_leaves_within_an_answer_may_come_back() {
+        let (connect, socket) = line();
+        let emulator = Emulator::new(Variant::Standard, Setup::default()).unwrap();
+        emulator.handle().inject(PlannedFault {
+            command: Target::Status,
+            nth: None,
+            fault: Fault::Late { ms: 20_000 },
+        });
+        let mut config = DeviceConfig {
+            line: Line::Memory(connect),
+            ..DeviceConfig::new(Model::PuloonLcdm4000, Variant::Standard, "")
+        };
+        config.timings.reply = Duration::from_secs(3);
+        let host = async move {
+            assert!(open(&config).await.unwrap().initialise().await.is_err(), "too late");
+            config.timings.reply = Duration::from_secs(60);
+            let mut driver = open(&config).await.unwrap();
+            assert!(driver.initialise().await.unwrap().path_clear);
+        };
+        let served = async {
+            tokio::join!(host, serve(&emulator, socket)).1.unwrap();
+        };
+        timeout(Duration::from_secs(120), served).await.unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_real_driver_talks_to_the_emulator_and_opens_the_line_anew() {

@@ -108,7 +108,7 @@ impl Atm {
                 for (cashout, invoice) in open {
                     this.take_up(cashout, invoice.as_ref(), ctx);
                 }
-                ctx.add_stream(WatchStream::new(this.shared.status.subscribe()));
+                ctx.add_stream(this.shared.status.subscribe().stream());
                 ctx.add_stream(WatchStream::new(this.seat.health.subscribe()));
             }
             Err(JournalError::Unknown(why)) => this.astray(&why, ctx),

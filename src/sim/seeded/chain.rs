@@ -74,7 +74,11 @@ pub async fn restarts(scene: Arc<Scene>) {
     loop {
         let (wait, away, phase) = scene.draw("restarts", |chance| {
             let wait = chance.around(MINUTE * 12);
-            let longest = if chance.per_mille(200) { MINUTE * 10 } else { SECOND * 20 };
+            let longest = if chance.per_mille(200) {
+                MINUTE * 10
+            } else {
+                SECOND * 20
+            };
             let away = chance.time(SECOND, longest);
             (wait, away, chance.time(SECOND / 10, SECOND * 30))
         });
@@ -123,7 +127,9 @@ pub async fn peer(scene: Arc<Scene>) {
         scene.step("peer", || format!("{order:?}"));
     };
     loop {
-        let (wait, away) = scene.draw("peer", |chance| (chance.around(MINUTE * 10), chance.around(MINUTE * 12)));
+        let (wait, away) = scene.draw("peer", |chance| {
+            (chance.around(MINUTE * 10), chance.around(MINUTE * 12))
+        });
         sleep(wait).await;
         if scene.may(Kind::Peer) {
             scene.struck(Kind::Peer);

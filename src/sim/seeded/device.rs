@@ -45,7 +45,11 @@ impl Stand {
             purge_ms: 400,
             ..Setup::default()
         };
-        let variant = if index.is_multiple_of(2) { Variant::Standard } else { Variant::Serial };
+        let variant = if index.is_multiple_of(2) {
+            Variant::Standard
+        } else {
+            Variant::Serial
+        };
         let emulator = Emulator::witnessed(variant, setup, witness(scene, &atm))?;
         let (connect, socket) = line();
         let inside = emulator.handle();
@@ -159,5 +163,7 @@ impl AsyncWrite for Gated {
 /// The names of all machines.
 #[must_use]
 pub fn names(plan: &Plan) -> Vec<AtmId> {
-    (0..plan.atms).filter_map(|index| Plan::atm(index).parse().ok()).collect()
+    (0..plan.atms)
+        .filter_map(|index| Plan::atm(index).parse().ok())
+        .collect()
 }

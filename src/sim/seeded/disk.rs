@@ -174,7 +174,9 @@ fn records(bytes: &[u8]) -> Vec<Record> {
     }
     while let Some(header) = rest.first_chunk::<FRAME>() {
         let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let Some(payload) = rest.get(FRAME..FRAME + len) else { break };
+        let Some(payload) = rest.get(FRAME..FRAME + len) else {
+            break;
+        };
         found.extend(Record::decode(header[4], payload));
         rest = rest.get(FRAME + len + HASH..).unwrap_or_default();
     }

@@ -180,7 +180,9 @@ async fn panics(scene: &Scene, fleet: &Fleet) {
             continue;
         }
         let names = super::device::names(&scene.plan);
-        let open: Vec<_> = scene.books(|books| Ok(books.durable.invoices.keys().copied().collect())).unwrap_or_default();
+        let open: Vec<_> = scene
+            .books(|books| Ok(books.durable.invoices.keys().copied().collect()))
+            .unwrap_or_default();
         let child = scene.draw("panics", |chance| match chance.within(0, 4) {
             0 => Some(ChildId::Journal),
             1 => Some(ChildId::Lnd),

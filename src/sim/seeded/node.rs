@@ -166,7 +166,11 @@ impl Lightning for Connection {
     async fn state(&self) -> Result<NodeState, LnError> {
         self.gate.pass("GetState").await;
         self.scene.look(|side| match side.away {
-            true => Err(error("GetState", Code::Unavailable, "tcp connect error: connection refused")),
+            true => Err(error(
+                "GetState",
+                Code::Unavailable,
+                "tcp connect error: connection refused",
+            )),
             false => Ok(side.state),
         })
     }
@@ -202,7 +206,9 @@ impl Lightning for Connection {
         let effect = move |scene: &Scene, side: &mut NodeSide, now| {
             scene.books(|books| books.adds(&hash));
             let secret = crate::ids::Preimage::from_bytes(hash.0).hash().0;
-            let added = side.node.add_hold(&add, secret, now, |terms| Ok(format!("lnseeded{}", terms.hash)));
+            let added = side
+                .node
+                .add_hold(&add, secret, now, |terms| Ok(format!("lnseeded{}", terms.hash)));
             let added = added.map_err(|refusal| refused(CALL, refusal))?;
             match side.state {
                 NodeState::ServerActive => Ok(added.payment_request),
@@ -334,7 +340,11 @@ impl Lightning for Connection {
                 let height = side.node.height();
                 Ok(side.streams.blocks(scene, height))
             }
-            _ => Err(error(CALL, Code::Unavailable, "chain notifier RPC is still in the process of starting")),
+            _ => Err(error(
+                CALL,
+                Code::Unavailable,
+                "chain notifier RPC is still in the process of starting",
+            )),
         };
         self.call(CALL, effect).await
     }
@@ -352,4 +362,3 @@ fn done_if(kind: LnErrorKind, result: Result<(), LnError>) -> Result<(), LnError
         other => other,
     }
 }
-

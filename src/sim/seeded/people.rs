@@ -84,7 +84,10 @@ async fn visit(world: &World, stand: &Stand, visits: &Visits) -> bool {
 /// What the customer does with the invoice.
 async fn act(world: &World, cashout: &CashOut) {
     let scene = &world.scene;
-    let (manner, timeout) = (scene.draw("customers", |chance| chance.within(0, 99)), scene.plan.deadlines[0]);
+    let (manner, timeout) = (
+        scene.draw("customers", |chance| chance.within(0, 99)),
+        scene.plan.deadlines[0],
+    );
     let wait = scene.draw("customers", |chance| chance.time(Duration::ZERO, timeout * 6 / 5));
     let price = cashout.quote.price.0;
     let pay = |amount_msat: u64, parts: u32, missing_parts: u32| {
@@ -167,7 +170,9 @@ pub fn ledger(world: &World) -> Ledger {
 pub async fn operator(world: Arc<World>) {
     let mut left = BTreeSet::new();
     loop {
-        let wait = world.scene.draw("operator", |chance| chance.time(SECOND * 5, SECOND * 90));
+        let wait = world
+            .scene
+            .draw("operator", |chance| chance.time(SECOND * 5, SECOND * 90));
         sleep(wait).await;
         for stand in &world.stands {
             let status = world.ask(async |fleet| fleet.atm(&stand.atm).await).await;
@@ -213,7 +218,10 @@ async fn look_at(world: &World, stand: &Stand, cashout: &CashOut, left: &mut BTr
 /// Fills and resumes a machine that is low or out of service.
 async fn care(world: &World, stand: &Stand, status: &AtmStatus) {
     let low = CASSETTES.iter().any(|position| stand.inside.remaining(*position) < 10);
-    let unknown = status.open.iter().any(|c| matches!(c.phase, Phase::OutcomeUnknown { .. }));
+    let unknown = status
+        .open
+        .iter()
+        .any(|c| matches!(c.phase, Phase::OutcomeUnknown { .. }));
     let serviced = matches!(status.state, AtmState::OutOfService | AtmState::Draining);
     if unknown || !(low || serviced) {
         return;
@@ -235,9 +243,8 @@ async fn care(world: &World, stand: &Stand, status: &AtmStatus) {
         _ = stand.inside.refill(position, missing);
     }
     let values = (1..).zip(DENOMINATIONS).filter(|(_, value)| *value > Minor::ZERO);
-    let counted = values.map(|(position, denomination)| {
-        Cassette::loaded(position, denomination, stand.inside.remaining(position))
-    });
+    let counted = values
+        .map(|(position, denomination)| Cassette::loaded(position, denomination, stand.inside.remaining(position)));
     if order(AtmOrder::Load(counted.collect())).await {
         order(AtmOrder::Resume).await;
     }

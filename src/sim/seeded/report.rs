@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::SeededError;
 use super::plan::Plan;
 use super::rules::Broken;
 use super::run::{Outcome, run};
 use super::scene::Trace;
 use super::shrink::shrink;
-use super::SeededError;
 use crate::time::UnixMs;
 
 /// Steps of a failed history that are told, from its end.
@@ -72,7 +72,12 @@ fn list<K: fmt::Display>(of: &BTreeMap<K, u64>) -> String {
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} histories, {} h of their time", self.histories, self.lasted.as_secs() / 3600)?;
+        writeln!(
+            f,
+            "{} histories, {} h of their time",
+            self.histories,
+            self.lasted.as_secs() / 3600
+        )?;
         writeln!(f, "  {} cash-outs: {}", self.cashouts, list(&self.ends))?;
         writeln!(
             f,
@@ -133,16 +138,17 @@ pub struct Told {
     pub text: String,
 }
 
-/// Lives through one seed's history; one that fails is made small and told.
+/// Lives through one seed's history, `traced` with every step; one that fails is made small and told.
 ///
 /// # Errors
 /// As [`run`]'s.
-pub fn one(seed: u64) -> Result<Told, SeededError> {
+pub fn one(seed: u64, traced: bool) -> Result<Told, SeededError> {
     let plan = Plan::of(seed);
-    let outcome = run(plan.clone(), false)?;
+    let outcome = run(plan.clone(), traced)?;
     let mut sum = Sum::default();
     sum.add(seed, outcome.clone());
-    let mut text = format!("seed {seed}, digest {:016x}: {sum}", outcome.figures.digest);
+    let mut text = steps(&outcome.trace, usize::MAX);
+    text += &format!("seed {seed}, digest {:016x}: {sum}", outcome.figures.digest);
     if outcome.broken.is_none() {
         return Ok(Told { good: true, text });
     }
@@ -153,15 +159,15 @@ pub fn one(seed: u64) -> Result<Told, SeededError> {
         small.plan.atms,
         small.plan.customers,
         kinds.join(", "),
-        steps(&small.outcome.trace)
+        steps(&small.outcome.trace, TOLD)
     );
     Ok(Told { good: false, text })
 }
 
 /// The end of a trace, with times from its beginning.
-fn steps(trace: &Trace) -> String {
+fn steps(trace: &Trace, most: usize) -> String {
     let begun = trace.first().map_or(UnixMs(0), |(at, _)| *at);
-    let left_out = trace.len().saturating_sub(TOLD);
+    let left_out = trace.len().saturating_sub(most);
     let told = trace.iter().skip(left_out).map(|(at, what)| {
         let ms = at.0.saturating_sub(begun.0);
         let line: String = what.chars().take(400).collect();

@@ -9,7 +9,7 @@ use std::fmt;
 use crate::cashout::{CashOut, Phase};
 use crate::hardware::puloon::emulator::What;
 use crate::ids::{AtmId, PaymentHash};
-use crate::invoice::Invoice;
+use crate::invoice::{Invoice, InvoicePhase};
 use crate::money::Minor;
 use crate::record::Record;
 use crate::sim::fleet::setup::DENOMINATIONS;
@@ -133,7 +133,10 @@ impl Books {
         self.cashout(hash, "an invoice is added")?;
         match self.invoices.contains_key(hash) {
             true => Ok(()),
-            false => broken("act_before_write", format!("{hash} is added, and its intent is not durable")),
+            false => broken(
+                "act_before_write",
+                format!("{hash} is added, and its intent is not durable"),
+            ),
         }
     }
 
@@ -149,7 +152,10 @@ impl Books {
             Phase::Settling | Phase::Completed | Phase::ClaimOwed | Phase::NeedsOperator { .. }
         );
         if !settles {
-            return broken("settle_before_report", format!("{id} is {} and is settled", phase.name()));
+            return broken(
+                "settle_before_report",
+                format!("{id} is {} and is settled", phase.name()),
+            );
         }
         if cashout.books.delivered == Minor::ZERO {
             return broken("settle_at_zero", format!("{id} is settled with no note delivered"));
@@ -164,8 +170,16 @@ impl Books {
     pub fn cancels(&self, hash: &PaymentHash) -> Result<(), Broken> {
         let cashout = self.cashout(hash, "a hold is canceled")?;
         let (id, phase) = (cashout.id, &cashout.phase);
-        if !matches!(phase, Phase::Canceling { .. } | Phase::Canceled { .. }) {
-            return broken("cancel_before_decision", format!("{id} is {} and is canceled", phase.name()));
+        // The invoice has a deadline of its own, as long as no dispense was committed.
+        let by_itself = matches!(
+            self.invoices.get(hash).map(|invoice| &invoice.phase),
+            Some(InvoicePhase::Canceling(_) | InvoicePhase::Canceled(_))
+        ) && matches!(phase, Phase::Quoted | Phase::AwaitingPayment | Phase::Held { .. });
+        if !matches!(phase, Phase::Canceling { .. } | Phase::Canceled { .. }) && !by_itself {
+            return broken(
+                "cancel_before_decision",
+                format!("{id} is {} and is canceled", phase.name()),
+            );
         }
         let out = self.notes.get(hash).map_or(Minor::ZERO, |notes| notes.out);
         let by_policy = match phase {
@@ -173,7 +187,10 @@ impl Books {
             _ => false,
         };
         if out > Minor::ZERO && cashout.books.loss != out && !by_policy {
-            let found = format!("{id}: {out} left the machine, {} is booked as a loss", cashout.books.loss);
+            let found = format!(
+                "{id}: {out} left the machine, {} is booked as a loss",
+                cashout.books.loss
+            );
             return broken("cancel_after_cash", found);
         }
         Ok(())
@@ -210,7 +227,10 @@ impl Books {
             orders && cashout.quote.atm == *atm
         };
         let Some(cashout) = self.durable.cashouts.values().find(ordered) else {
-            return broken("dispense_before_intent", format!("{atm} dispenses, and no order is durable"));
+            return broken(
+                "dispense_before_intent",
+                format!("{atm} dispenses, and no order is durable"),
+            );
         };
         let (id, hash, orders) = (cashout.id, cashout.quote.hash, cashout.orders);
         let policy = &cashout.quote.policy;
@@ -248,7 +268,10 @@ impl Books {
             Some(left) if left >= i64::from(policy.min_blocks_left) => Ok(()),
             _ => broken(
                 "window_too_short",
-                format!("{id} dispenses with {left:?} blocks left, {} are needed", policy.min_blocks_left),
+                format!(
+                    "{id} dispenses with {left:?} blocks left, {} are needed",
+                    policy.min_blocks_left
+                ),
             ),
         }
     }

@@ -23,7 +23,7 @@ use crate::actors::fleet::Fleet;
 use crate::actors::views;
 use crate::cashout::CashOut;
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{AtmState, Metrics};
 use crate::money::Funds;
 use crate::sim::audit::{Evidence, Facts, Statement, Violation, Visit, judge};
 use crate::sim::fleet::setup::rate;
@@ -50,7 +50,11 @@ impl Scratch {
     fn new() -> Result<Self, SeededError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let parent = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = parent.join(format!("tellerd-seeded-{}-{number}", std::process::id()));
         std::fs::create_dir(&dir).map_err(|source| SeededError::Folder {
@@ -167,7 +171,11 @@ async fn last_words(fleet: Fleet) -> Option<(Statement, Vec<String>)> {
     let atms = fleet.atms().await;
     let at_end = |cashout: &CashOut| rests(cashout) && cashout.funds() != Some(Funds::Pending);
     let open = cashouts.iter().filter(|cashout| !at_end(cashout));
-    let open = open.map(|cashout| format!("{} is {:?}", cashout.id, cashout.phase)).collect();
+    let open = open.map(|cashout| format!("{} is {:?}", cashout.id, cashout.phase));
+    // The operator has been at every machine, so the books are what is in it.
+    let away = atms.iter().filter(|atm| atm.state != AtmState::Ready);
+    let away = away.map(|atm| format!("{} is {:?}: {:?}", atm.id, atm.state, atm.reason));
+    let open = open.chain(away).collect();
     let statement = Statement {
         cashouts: cashouts.iter().map(views::cashout).collect(),
         atms: atms.iter().map(views::atm).collect(),
@@ -179,7 +187,9 @@ async fn last_words(fleet: Fleet) -> Option<(Statement, Vec<String>)> {
 /// No invoice is left of which the daemon does not know the end.
 fn node_rests(world: &World) -> bool {
     let orphan = |state| !matches!(state, InvoiceState::Settled | InvoiceState::Canceled);
-    world.scene.look(|side| !side.node.invoices().any(|invoice| orphan(invoice.state)))
+    world
+        .scene
+        .look(|side| !side.node.invoices().any(|invoice| orphan(invoice.state)))
 }
 
 /// The audit of `tellerd simulate`.
@@ -210,4 +220,3 @@ fn audit(world: &World, statement: Statement, visits: Vec<Visit>) {
         scene.broken(Broken { rule, found });
     }
 }
-

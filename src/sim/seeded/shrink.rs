@@ -2,9 +2,9 @@
 //!
 //! Called after a violation. What must stay true: what is left still fails, and its trace is the one of that run.
 
+use super::SeededError;
 use super::plan::Plan;
 use super::run::{Outcome, run};
-use super::SeededError;
 
 /// A small plan that fails, and its history with all steps.
 #[derive(Debug)]

@@ -68,7 +68,12 @@ pub fn snapshot(record: &InvoiceRecord) -> InvoiceSnapshot {
 
 impl Streams {
     /// Follows one invoice; `now` is its state, if the node has it.
-    pub fn invoice(&mut self, scene: &Scene, hash: PaymentHash, now: Option<&InvoiceRecord>) -> Updates<InvoiceSnapshot> {
+    pub fn invoice(
+        &mut self,
+        scene: &Scene,
+        hash: PaymentHash,
+        now: Option<&InvoiceRecord>,
+    ) -> Updates<InvoiceSnapshot> {
         let (subscriber, items) = unbounded_channel();
         let heard = now.is_none_or(|record| tell(scene, &subscriber, &snapshot(record), "invoices"));
         if heard && now.is_none_or(|record| !record.state.is_final()) {
@@ -116,7 +121,8 @@ impl Streams {
 
     /// Tells of a new height.
     pub fn mined(&mut self, scene: &Scene, height: u32) {
-        self.blocks.retain(|subscriber| tell(scene, subscriber, &height, "blocks"));
+        self.blocks
+            .retain(|subscriber| tell(scene, subscriber, &height, "blocks"));
     }
 
     /// Every connection is cut.
