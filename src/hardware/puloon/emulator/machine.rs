@@ -269,7 +269,6 @@ impl Machine {
         };
         let last_note = run.missing() == 1;
         let (dispense, never_taken) = (run.number, run.faults.contains(&Fault::NeverTaken));
-        let rejects = run.takes_reject(index);
         let Some(cassette) = self.cassettes.get_mut(index) else {
             return Ok(false);
         };
@@ -281,6 +280,8 @@ impl Machine {
             };
             return Ok(false);
         }
+        // Only a note that was picked can be rejected.
+        let rejects = run.takes_reject(index);
         let totals = &mut cassette.totals;
         let position = totals.position;
         if rejects {
