@@ -3,15 +3,15 @@
 //! Called by the doubles, through the scene. What must stay true: the durable side is folded from the bytes that were synced, by
 //! this file alone, and the physical side from the machines' own ledgers; the daemon is not asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::cashout::{CashOut, Phase};
+use crate::cashout::{CashOut, Event, Phase};
 use crate::hardware::puloon::emulator::What;
-use crate::ids::{AtmId, PaymentHash};
+use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::{Invoice, InvoicePhase};
 use crate::money::Minor;
-use crate::record::Record;
+use crate::record::{Body, Record};
 use crate::sim::fleet::setup::DENOMINATIONS;
 use crate::sim::lnd::node::record::InvoiceState;
 use crate::store::{Change, Folded};
@@ -65,6 +65,8 @@ pub struct Books {
     serves: BTreeMap<AtmId, PaymentHash>,
     /// Dispenses whose hold was lost between the check and the command.
     pub excused: Vec<(AtmId, UnixMs)>,
+    /// Cash-outs of which nobody could tell in time, settled by policy: the customer's loss is the operator's choice.
+    pub settled_by_policy: BTreeSet<CashOutId>,
 }
 
 impl Books {
@@ -74,10 +76,23 @@ impl Books {
     /// When it does not follow from those before it, or its books do not balance.
     pub fn synced(&mut self, record: &Record) -> Result<(), Broken> {
         self.records += 1;
+        let (was_unknown, decides) = match &record.body {
+            Body::CashOut { id, event } => (
+                self.durable
+                    .cashouts
+                    .get(id)
+                    .is_some_and(|c| matches!(c.phase, Phase::OutcomeUnknown { .. })),
+                matches!(event, Event::DeadlinePassed { .. } | Event::WindowClosing { .. }),
+            ),
+            _ => (false, false),
+        };
         let change = self.durable.add(record);
         let change = change.or_else(|error| broken("illegal_record", error.to_string()))?;
         match change {
             Some(Change::CashOut(cashout)) => {
+                if was_unknown && decides && cashout.phase == Phase::Settling {
+                    self.settled_by_policy.insert(cashout.id);
+                }
                 if cashout.drift() != 0 {
                     return broken("conservation", format!("{} drifts by {}", cashout.id, cashout.drift()));
                 }

@@ -214,6 +214,13 @@ fn audit(world: &World, statement: Statement, visits: Vec<Visit>) {
     if unheld == 0 {
         violations.retain(|violation| violation.rule != "dispense_without_hold");
     }
+    let by_policy = scene
+        .books(|books| Ok(books.settled_by_policy.clone()))
+        .unwrap_or_default();
+    violations.retain(|violation| {
+        let settled = matches!(violation.rule, "settled_with_wrong_claim" | "settled_without_cash");
+        !(settled && violation.cashout.is_some_and(|id| by_policy.contains(&id)))
+    });
     if let Some(first) = violations.first() {
         let (rule, cashout) = (first.rule, first.cashout.map(|id| id.to_string()).unwrap_or_default());
         let found = format!("{cashout} {}", first.found);
