@@ -36,6 +36,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ),
     ("sim/lnd", "words proto"),
     ("sim/relay", ""),
+    ("sim/seeded", "all"),
     ("config", "words cashout invoice hardware lnd clients"),
     ("metrics", "words api cashout invoice hardware lnd nostr"),
     (

@@ -33,6 +33,7 @@ mod sim_lnd_faults;
 mod sim_lnd_finality;
 mod sim_lnd_kill;
 mod simulate;
+mod simulation;
 #[allow(dead_code, reason = "tests/real_lnd needs more of it")]
 mod site;
 mod via;

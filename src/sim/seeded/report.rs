@@ -152,7 +152,7 @@ pub fn one(seed: u64, traced: bool) -> Result<Told, SeededError> {
     if outcome.broken.is_none() {
         return Ok(Told { good: true, text });
     }
-    let small = shrink(plan)?;
+    let small = shrink(plan, |outcome| outcome.broken.is_some())?;
     let kinds: Vec<&str> = small.plan.kinds.iter().map(|kind| kind.name()).collect();
     text += &format!(
         "\nMade small: {} machines, {} customers each, faults: {}; the last steps:\n{}",

@@ -35,15 +35,15 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     found
 }
 
-/// Takes away what can be, one thing after the other.
+/// Takes away what can be, one thing after the other, while what is left `fails`.
 ///
 /// # Errors
 /// As [`run`]'s.
-pub fn shrink(plan: Plan) -> Result<Small, SeededError> {
+pub fn shrink(plan: Plan, fails: impl Fn(&Outcome) -> bool) -> Result<Small, SeededError> {
     let mut plan = plan;
     'smaller: loop {
         for next in smaller(&plan) {
-            if run(next.clone(), false)?.broken.is_some() {
+            if fails(&run(next.clone(), false)?) {
                 plan = next;
                 continue 'smaller;
             }

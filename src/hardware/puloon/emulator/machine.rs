@@ -425,3 +425,23 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_that_was_not_picked_is_not_rejected() {
+        let mut machine = Machine::new(false, &Setup::default(), Witness::default()).unwrap();
+        let faults = vec![
+            Fault::Dry { position: 1, left: 0 },
+            Fault::Reject { notes: [1, 0, 0, 0] },
+        ];
+        let mut run = machine.start(&[0x22, 0x20, 0x20, 0x20], faults).unwrap();
+        while machine.step(&mut run).unwrap() {}
+        machine.end(&run).unwrap();
+        let totals = machine.totals()[0];
+        assert_eq!((totals.rejected, totals.remaining), (0, totals.loaded));
+        assert_eq!(machine.last.reject, [0; 4], "nor does it say so");
+    }
+}
