@@ -35,4 +35,5 @@ mod sim_lnd_kill;
 mod simulate;
 #[allow(dead_code, reason = "tests/real_lnd needs more of it")]
 mod site;
+mod small_world;
 mod via;

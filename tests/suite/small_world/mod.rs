@@ -1,0 +1,125 @@
+//! The small world, exhaustively: one machine, two customers one after the other, up to two crashes, every order of steps.
+//!
+//! `table.rs` numbers the states of the real machines; `item.rs` is one customer with LND's and the dispenser's truth beside
+//! tellerd's; `model.rs`, the four `*steps.rs` and `deaths.rs` say what may happen next; `rules.rs` what must be true;
+//! `graph.rs` and `world.rs` explore; `broken.rs` proves that they find something. Figures and bounds are in
+//! docs/RELIABILITY.md.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod broken;
+mod deaths;
+mod dispenser_steps;
+mod graph;
+mod invoice_steps;
+mod item;
+mod model;
+mod rules;
+mod steps;
+mod table;
+mod world;
+mod world_steps;
+
+use tellerd::cashout::{PartialPolicy, UnknownPolicy};
+use tellerd::money::Minor;
+
+use broken::Broken;
+use model::{Config, Model};
+use world::{Bounds, Explored};
+
+/// The operator's rules as they are when he does not change them, and everything that can go wrong.
+const DEFAULT: Config = Config {
+    partial: PartialPolicy::Owe,
+    unknown: UnknownPolicy::Cancel,
+    follow: true,
+    late: true,
+    actors_die: true,
+    broken: None,
+};
+
+const ABSORB: PartialPolicy = PartialPolicy::Absorb { limit: Minor(3_000) };
+
+fn explore(config: Config, customers: u8, crashes: u8) -> Explored {
+    let explored = world::explore(Model::new(config), Bounds { customers, crashes });
+    println!("{customers} customers, {crashes} crashes: {explored}");
+    explored
+}
+
+fn is_sound(explored: &Explored) {
+    if let Some(violation) = &explored.violation {
+        panic!("{violation}");
+    }
+}
+
+#[test]
+fn two_customers_and_two_crashes_in_every_order() {
+    let explored = explore(DEFAULT, 2, 2);
+    is_sound(&explored);
+    assert!(explored.states > 1_000_000, "the world became small: {explored}");
+}
+
+/// Without late messages and deaths of single actors, which no policy knows of.
+#[test]
+fn every_policy_keeps_the_rules() {
+    for partial in [PartialPolicy::Owe, ABSORB] {
+        for unknown in [UnknownPolicy::Cancel, UnknownPolicy::Settle] {
+            for follow in [true, false] {
+                let config = Config {
+                    partial,
+                    unknown,
+                    follow,
+                    late: false,
+                    actors_die: false,
+                    broken: None,
+                };
+                is_sound(&explore(config, 2, 2));
+            }
+        }
+    }
+}
+
+/// Each mistake, the rule that it breaks, and the number of steps of the shortest way there.
+const FOUND: [(Broken, &str, usize); 18] = [
+    (Broken::SettleBeforeReport, "write before act", 26),
+    (Broken::DispenseBeforeIntent, "write before act", 19),
+    (Broken::DispenseAgainAfterRestart, "at most once", 24),
+    (Broken::ResendMotion, "at most once", 23),
+    (Broken::CancelAfterUnknown, "conservation", 24),
+    (Broken::NewMixAfterUnknown, "conservation", 24),
+    (Broken::DeadlineLostAtRestart, "deadlines survive", 2),
+    (Broken::HoldDeadlineLostAtRestart, "deadlines survive", 4),
+    (Broken::StreamEndFinal, "truthful", 11),
+    (Broken::LostAnswerIsSettled, "truthful", 29),
+    (Broken::HoldNotReread, "no dispense without a hold", 22),
+    (Broken::StaleCheck, "no dispense without a hold", 23),
+    (Broken::LossNotBooked, "no cancel after cash", 27),
+    (Broken::NotesBookedTwice, "conservation", 24),
+    (Broken::CancelingIsCanceled, "truthful", 14),
+    (Broken::NeverAsksAgain, "liveness", 2),
+    (Broken::PromiseWhileBusy, "one customer at a time", 2),
+    (Broken::SettledWhateverLndSays, "truthful", 29),
+];
+
+#[test]
+fn each_mistake_is_found_on_the_shortest_way() {
+    let mut found = Vec::new();
+    for (broken, rule, _) in FOUND {
+        let config = Config {
+            partial: if broken == Broken::LossNotBooked {
+                ABSORB
+            } else {
+                PartialPolicy::Owe
+            },
+            late: false,
+            actors_die: false,
+            broken: Some(broken),
+            ..DEFAULT
+        };
+        let explored = explore(config, 2, 2);
+        let violation = explored.violation.unwrap_or_else(|| panic!("{broken:?} was not found"));
+        println!("{broken:?}: {violation}");
+        assert!(violation.rule.starts_with(rule), "{broken:?} was found as {violation}");
+        found.push((broken, rule, violation.steps.len()));
+    }
+    assert_eq!(found, FOUND);
+}
