@@ -407,6 +407,7 @@ impl Rig {
         assert_eq!(money.sent_msat, money.settled_msat + money.refunded_msat);
         let pending = ledger.invoices.iter().filter(|i| !i.state.is_final());
         assert_eq!(pending.count(), 0, "{ledger:?}");
+        super::small_world::history::are_possible(&self.journal());
     }
 }
 

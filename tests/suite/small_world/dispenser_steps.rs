@@ -76,6 +76,8 @@ impl Model {
                 }
                 let report = reported(told_unsurely(&intent.order, 0));
                 self.result(moves, item, alone, "the port is not open", over, report);
+                let what = "the dispenser's actor dies before the order";
+                self.result(moves, item, alone, what, over, Event::Interrupted { at: AT });
             }
             Command::Sent | Command::SentAlone => {
                 self.answers(item, intent, number, alone, over, moves);

@@ -16,6 +16,8 @@ use super::model::{Model, Move, Who};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Looks {
     pub fault: Option<String>,
+    /// Where the cash-out stands; nobody decides by it.
+    pub phase: &'static str,
     pub begun: bool,
     /// It keeps the machine from the next customer.
     pub occupies: bool,
@@ -136,6 +138,7 @@ impl Found {
         *self.numbers.entry(item).or_insert_with(|| {
             let looks = Looks {
                 fault: model.fault(&item),
+                phase: model.cashout(&item).map_or("", |cashout| cashout.phase.name()),
                 begun: item.has_begun(),
                 occupies: model.cashout(&item).is_some_and(CashOut::occupies_atm),
                 idle: item.device_is_idle(),

@@ -2,8 +2,8 @@
 //!
 //! `table.rs` numbers the states of the real machines; `item.rs` is one customer with LND's and the dispenser's truth beside
 //! tellerd's; `model.rs`, the four `*steps.rs` and `deaths.rs` say what may happen next; `rules.rs` what must be true;
-//! `graph.rs` and `world.rs` explore; `broken.rs` proves that they find something. Figures and bounds are in
-//! docs/RELIABILITY.md.
+//! `graph.rs` and `world.rs` explore; `broken.rs` proves that they find something; `history.rs` holds the model against what
+//! real fleets did. Figures and bounds are in docs/RELIABILITY.md.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -11,6 +11,7 @@ mod broken;
 mod deaths;
 mod dispenser_steps;
 mod graph;
+pub mod history;
 mod invoice_steps;
 mod item;
 mod model;
@@ -19,6 +20,8 @@ mod steps;
 mod table;
 mod world;
 mod world_steps;
+
+use std::collections::BTreeSet;
 
 use tellerd::cashout::{PartialPolicy, UnknownPolicy};
 use tellerd::money::Minor;
@@ -56,24 +59,97 @@ fn two_customers_and_two_crashes_in_every_order() {
     let explored = explore(DEFAULT, 2, 2);
     is_sound(&explored);
     assert!(explored.states > 1_000_000, "the world became small: {explored}");
+    let mut pairs = BTreeSet::from([["", ""]]);
+    pairs.extend(OCCUPYING.map(|first| [first, ""]));
+    let seconds = || [""].into_iter().chain(OCCUPYING).chain(GONE);
+    pairs.extend(
+        GONE.into_iter()
+            .flat_map(|first| seconds().map(move |second| [first, second])),
+    );
+    assert_eq!(explored.pairs, pairs, "all of these, and no others");
+}
+
+/// The first customer is at the machine; the second can not come.
+const OCCUPYING: [&str; 5] = ["quoted", "awaiting_payment", "held", "dispensing", "outcome_unknown"];
+/// He has gone, and the second may be anywhere.
+const GONE: [&str; 6] = [
+    "settling",
+    "canceling",
+    "completed",
+    "canceled",
+    "claim_owed",
+    "needs_operator",
+];
+
+/// Nothing that a machine knows is left out.
+#[test]
+fn every_state_and_every_event_comes_up() {
+    let config = Config {
+        late: false,
+        actors_die: false,
+        ..DEFAULT
+    };
+    let mut model = Model::new(config);
+    let graph = graph::Graph::of(&mut model);
+    let (mut states, mut events) = (BTreeSet::new(), BTreeSet::new());
+    for node in &graph.nodes {
+        let item = &node.item;
+        states.extend(model.cashout(item).map(|cashout| cashout.phase.name().to_owned()));
+        states.extend(
+            model
+                .invoice(item)
+                .map(|invoice| format!("invoice {}", invoice.phase.name())),
+        );
+        events.extend(
+            model
+                .cashouts
+                .get_event(item.cashout.writes)
+                .map(|event| event.name().to_owned()),
+        );
+        let of_invoice = model.invoices.get_event(item.invoice.writes);
+        events.extend(of_invoice.map(|event| format!("invoice {}", event.name())));
+    }
+    assert_eq!(states.len(), 11 + 8, "{states:?}");
+    // `Quoted` is the promise itself.
+    assert_eq!(events.len(), 15 + 12, "{events:?}");
 }
 
 /// Without late messages and deaths of single actors, which no policy knows of.
 #[test]
 fn every_policy_keeps_the_rules() {
+    for (partial, unknown, follow) in [
+        (PartialPolicy::Owe, UnknownPolicy::Cancel, false),
+        (PartialPolicy::Owe, UnknownPolicy::Settle, true),
+        (ABSORB, UnknownPolicy::Cancel, true),
+        (ABSORB, UnknownPolicy::Settle, true),
+    ] {
+        let config = Config {
+            partial,
+            unknown,
+            follow,
+            late: false,
+            actors_die: false,
+            broken: None,
+        };
+        is_sound(&explore(config, 2, 2));
+    }
+}
+
+/// Called by .ci/run: `cargo test --test suite small_world -- --ignored`.
+#[test]
+#[ignore = "a minute or two"]
+fn every_policy_with_everything_that_goes_wrong() {
     for partial in [PartialPolicy::Owe, ABSORB] {
         for unknown in [UnknownPolicy::Cancel, UnknownPolicy::Settle] {
-            for follow in [true, false] {
-                let config = Config {
+            is_sound(&explore(
+                Config {
                     partial,
                     unknown,
-                    follow,
-                    late: false,
-                    actors_die: false,
-                    broken: None,
-                };
-                is_sound(&explore(config, 2, 2));
-            }
+                    ..DEFAULT
+                },
+                2,
+                2,
+            ));
         }
     }
 }

@@ -304,13 +304,10 @@ impl Model {
         item.wire.add &= item.lnd == Lnd::None;
         item.wire.settle &= !item.lnd.is_final();
         item.wire.cancel &= !item.lnd.is_final();
+        // The ATM's actor forgets it, with whatever waits.
         if Machine::is_final(cashout) {
             item.cashout.writes = 0;
             item.cashout.waits = 0;
-        }
-        if self.invoice(&item).is_some_and(Machine::is_final) {
-            item.invoice.writes = 0;
-            item.invoice.waits = 0;
         }
         item
     }

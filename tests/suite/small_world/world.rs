@@ -3,6 +3,7 @@
 //! Called by the tests. A state of the world is the class of each customer's item and a count of crashes. Must stay true: a
 //! trace that is told is a shortest one.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::broken::Broken;
@@ -29,6 +30,8 @@ pub struct Explored {
     /// States of the real machines that came up.
     pub cashouts: usize,
     pub invoices: usize,
+    /// Where the two customers' cash-outs stand at once; "" before a promise.
+    pub pairs: BTreeSet<[&'static str; 2]>,
     pub took: Duration,
     pub violation: Option<Violation>,
 }
@@ -173,6 +176,7 @@ pub fn explore(mut model: Model, bounds: Bounds) -> Explored {
         classes: explorer.graph.classes.len(),
         cashouts: model.cashouts.len(),
         invoices: model.invoices.len(),
+        pairs: explorer.pairs(),
         took: begun.elapsed(),
         violation,
     }
@@ -260,6 +264,22 @@ impl Explorer {
             }
         }
         None
+    }
+
+    fn pairs(&self) -> BTreeSet<[&'static str; 2]> {
+        // A class has one phase, and few have the same: each pair of phases is looked at once.
+        let names: Vec<&'static str> = self.graph.classes.iter().map(|class| class.looks.phase).collect();
+        let phases: Vec<&'static str> = names.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let place = |name: &&'static str| phases.iter().position(|phase| phase == name).unwrap_or(0);
+        let places: Vec<usize> = names.iter().map(place).collect();
+        let mut seen = vec![false; phases.len() * phases.len()];
+        for world in &self.states.all {
+            let [first, second] = world.items.map(|item| places[item as usize]);
+            seen[first * phases.len() + second] = true;
+        }
+        let seen = (0..seen.len()).filter(|at| seen[*at]);
+        seen.map(|at| [phases[at / phases.len()], phases[at % phases.len()]])
+            .collect()
     }
 
     fn judge(&self, world: World) -> Option<String> {
