@@ -1,7 +1,7 @@
 //! Whether what a real fleet did can happen in the small world: the journal of a test, one cash-out at a time.
 //!
-//! Called by the audit at the end of each fleet test, and so by its panics, bad disks and bad nodes too. It keeps the model
-//! honest: a record that no way through the graph has at this place is one that the model's carriers can not make.
+//! Called by the audit at the end of each fleet test, with its panics, bad disks and bad nodes, and by the crash test. It
+//! keeps the model honest: a record that no way through the graph has at this place is one that its carriers can not make.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -184,22 +184,19 @@ fn histories(journal: &[Body]) -> Vec<History> {
     found.into_values().collect()
 }
 
-/// Follows each cash-out of a journal through the graph.
-///
-/// # Panics
-/// When one did what can not happen in the small world.
-pub fn are_possible(journal: &[Body]) {
-    for history in histories(journal) {
-        let Some(cashout) = &history.cashout else { continue };
+/// Follows each cash-out of a journal through the graph; returns what can not happen in the small world.
+pub fn impossible(journal: &[Body]) -> Vec<String> {
+    let strange = |history: History| {
+        let cashout = history.cashout?;
         let policy = &cashout.quote.policy;
         let absorbs = policy.partial != PartialPolicy::Owe;
         let settles = policy.unknown_at_deadline == UnknownPolicy::Settle;
         // Of one that was not settled it makes no difference.
         let follow = history.follow || !cashout.books.settled;
-        if let Some(at) = ways((absorbs, settles, follow)).impossible(&history.records) {
-            panic!("not in the small world: {:#?}", &history.records[..=at]);
-        }
-    }
+        let at = ways((absorbs, settles, follow)).impossible(&history.records)?;
+        Some(format!("not in the small world: {:?}", &history.records[..=at]))
+    };
+    histories(journal).into_iter().filter_map(strange).collect()
 }
 
 #[test]

@@ -198,4 +198,19 @@ fn each_mistake_is_found_on_the_shortest_way() {
         found.push((broken, rule, violation.steps.len()));
     }
     assert_eq!(found, FOUND);
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/RELIABILITY.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows: Vec<String> = found
+        .iter()
+        .map(|(_, rule, steps)| format!("| {rule} | {steps} |"))
+        .collect();
+    let table = page
+        .lines()
+        .skip_while(|line| *line != "| mistake | broken rule | steps |")
+        .skip(2);
+    let written: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(written.len(), rows.len());
+    for (line, row) in written.iter().zip(&rows) {
+        assert!(line.ends_with(row), "docs/RELIABILITY.md says {line}, found was {row}");
+    }
 }
