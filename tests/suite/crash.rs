@@ -20,7 +20,9 @@ use tellerd::money::{Funds, Minor};
 use tellerd::sim::lnd::PayOptions;
 
 use super::crash_audit::{Truth, violations};
+use super::fleet_rig::journal_in;
 use super::rig::{Daemon, Machine, Rig, breath};
+use super::small_world;
 
 /// Runs at the same time. Most of a run is waiting.
 const PARALLEL: usize = 4;
@@ -208,6 +210,7 @@ impl Life {
         if !self.ends.contains(&end) {
             found.push(format!("it ended as {end}, not as one of {:?}", self.ends));
         }
+        found.extend(small_world::history::impossible(&journal_in(&rig.path("data"))));
         found
     }
 }

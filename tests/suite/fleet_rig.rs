@@ -226,11 +226,7 @@ impl Rig {
 
     /// What stands in the journal by now.
     pub fn journal(&self) -> Vec<Body> {
-        let reader = Reader::open(&self.dir.path().join("data")).expect("journal");
-        let entries = reader.map(|entry| entry.expect("intact"));
-        entries
-            .map(|entry| Record::decode(entry.version, &entry.payload).expect("record").body)
-            .collect()
+        journal_in(&self.dir.path().join("data"))
     }
 
     /// Serves the node, after a start without.
@@ -407,6 +403,8 @@ impl Rig {
         assert_eq!(money.sent_msat, money.settled_msat + money.refunded_msat);
         let pending = ledger.invoices.iter().filter(|i| !i.state.is_final());
         assert_eq!(pending.count(), 0, "{ledger:?}");
+        let impossible = super::small_world::history::impossible(&self.journal());
+        assert!(impossible.is_empty(), "{impossible:#?}");
     }
 }
 
@@ -414,6 +412,15 @@ impl Rig {
 fn paid(ledger: &Ledger, cashout: &CashOut) -> u64 {
     let payments = ledger.payments.iter().filter(|p| p.order.hash == cashout.quote.hash);
     payments.map(|payment| payment.money().settled_msat).sum()
+}
+
+/// What stands in the journal of this data directory.
+pub fn journal_in(data: &Path) -> Vec<Body> {
+    let reader = Reader::open(data).expect("journal");
+    let entries = reader.map(|entry| entry.expect("intact"));
+    entries
+        .map(|entry| Record::decode(entry.version, &entry.payload).expect("record").body)
+        .collect()
 }
 
 /// Puts the journal on this disk.

@@ -36,4 +36,5 @@ mod simulate;
 mod simulation;
 #[allow(dead_code, reason = "tests/real_lnd needs more of it")]
 mod site;
+mod small_world;
 mod via;

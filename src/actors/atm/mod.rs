@@ -8,7 +8,7 @@
 mod care;
 mod figures;
 pub mod orders;
-mod seen;
+pub mod seen;
 pub mod standing;
 mod work;
 

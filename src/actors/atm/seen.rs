@@ -1,14 +1,16 @@
 //! What the state of an invoice means for its cash-out.
 //!
-//! Pure; called each time an invoice is seen, as often as one likes: it reads levels, not edges. What must stay
-//! true: a cash-out hears "canceled" only when LND has canceled, or when it can still step back itself.
+//! Pure; called by the ATM's actor each time an invoice is seen, as often as one likes: it reads levels, not edges. Public
+//! for the test of the small world. What must stay true: a cash-out hears "canceled" only when LND has canceled, or when it
+//! can still step back itself.
 
 use crate::cashout::{CashOut, Event, Phase};
 use crate::invoice::{CancelReason, Invoice, InvoicePhase};
 use crate::time::UnixMs;
 
 /// The events that lead `cashout` to where `invoice` is, in order.
-pub(super) fn events(cashout: &CashOut, invoice: &Invoice, at: UnixMs) -> Vec<Event> {
+#[must_use]
+pub fn events(cashout: &CashOut, invoice: &Invoice, at: UnixMs) -> Vec<Event> {
     let mut events = Vec::new();
     let opened = invoice.payment_request.as_ref();
     if let (Phase::Quoted, Some(payment_request)) = (&cashout.phase, opened) {
