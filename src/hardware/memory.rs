@@ -39,7 +39,11 @@ fn connect(hosts: &UnboundedSender<DuplexStream>) -> io::Result<Box<dyn Port>> {
 /// When the emulator's ledger fails.
 pub async fn serve(emulator: &Emulator, mut socket: Socket) -> io::Result<()> {
     while let Some(host) = socket.0.recv().await {
-        emulator.serve(host).await?;
+        match emulator.serve(host).await {
+            // On a wire the answer goes nowhere, and nobody tells the device.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            ended => _ = ended?,
+        }
     }
     Ok(())
 }
@@ -48,6 +52,7 @@ pub async fn serve(emulator: &Emulator, mut socket: Socket) -> io::Result<()> {
 mod tests {
     use std::time::Duration;
 
+    use tokio::io::AsyncWriteExt as _;
     use tokio::time::timeout;
 
     use super::*;
@@ -75,5 +80,18 @@ mod tests {
             tokio::join!(host, serve(&emulator, socket)).1.unwrap();
         };
         timeout(Duration::from_secs(60), served).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_whose_host_left_before_the_answer_serves_the_next_one() {
+        let (connect, socket) = line();
+        let emulator = Emulator::new(Variant::Standard, Setup::default()).unwrap();
+        let mut host = connect().unwrap();
+        host.write_all(&[0x04, 0x30, 0x02, 0x50, 0x03, 0x65]).await.unwrap();
+        drop(host);
+        drop(connect);
+        let served = serve(&emulator, socket);
+        timeout(Duration::from_secs(60), served).await.unwrap().unwrap();
+        assert_eq!(emulator.handle().events().len(), 1, "the command came in whole");
     }
 }
