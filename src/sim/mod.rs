@@ -1,7 +1,8 @@
 //! Simulated surroundings of the daemon: an LND with its customers, a relay, and a whole fleet with its audit.
 //!
 //! Owns nothing itself. Called by the `emulate` and `simulate` commands and by tests.
-//! Must stay true: nothing here imports the code it is used to test; the daemon is a process of its own.
+//! Must stay true: nothing here imports the code it is used to test; the daemon is a process of its own, or (fleet/inside.rs) on threads
+//! of its own.
 
 pub mod audit;
 pub mod fleet;

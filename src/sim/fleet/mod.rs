@@ -14,7 +14,7 @@ mod fault;
 mod inside;
 mod keeper;
 mod machines;
-mod meter;
+pub mod meter;
 mod operator;
 mod place;
 mod progress;
