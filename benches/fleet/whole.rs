@@ -56,6 +56,8 @@ pub(super) fn measure(machines: usize, idle_s: u64) -> Figures {
     let reading = meter.read().unwrap();
     thread::sleep(Duration::from_secs(idle_s));
     let cost = meter.since(reading, machines).unwrap();
+    // A new one: the daemon has closed the old connection meanwhile.
+    let client = Client::builder().no_proxy().build().unwrap();
     let (scrape_s, scrape) = runtime.block_on(scrape(&client, &format!("{base}/metrics")));
     let socket_s = bare_socket(&runtime, &client, scrape.clone().into_bytes());
     Figures {
