@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use actix::Actor;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, broadcast, oneshot, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use crate::actors::child::Post;
 use crate::actors::clients;
@@ -116,11 +116,16 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> AppError {
     move |source| AppError::System { what, source }
 }
 
-/// Runs the daemon until it is asked to end. Needs an actix system around it.
+/// Runs the daemon on this thread until it is asked to end.
 ///
 /// # Errors
 /// When it can not start, or can not go on.
-pub async fn run(config: Config) -> Result<(), AppError> {
+pub fn run(config: Config, instead: Instead) -> Result<(), AppError> {
+    actix::System::new().block_on(live(config, instead))
+}
+
+async fn live(config: Config, mut instead: Instead) -> Result<(), AppError> {
+    let ends = instead.ends.take();
     let opened = store::open(&config.data_dir)?;
     greet(&opened);
     check_orphans(&opened, &config.atms)?;
@@ -132,8 +137,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         .transpose()?;
     let listener = listen(config.http.listen)?;
     let metrics = Metrics::new()?;
-    let up = bring_up(&config, opened, &metrics, Options::default().wrap)?;
-    serve(up, metrics, listener, token).await
+    let up = bring_up_with(&config, opened, &metrics, Options::default().wrap, instead)?;
+    serve(up, metrics, listener, token, ends).await
 }
 
 /// The actors of a fleet, at work.
@@ -163,6 +168,38 @@ pub struct Instead {
     pub lines: BTreeMap<AtmId, Connect>,
     /// Of the threads of the journal and the store: all is done on this one, by tasks, with such pauses of the disk.
     pub one_thread: Option<Pause>,
+    /// Of the signals that ask the daemon to end.
+    pub ends: Option<mpsc::UnboundedReceiver<()>>,
+}
+
+/// Whoever asks the daemon to end.
+enum Ends {
+    Signals(Signal, Signal),
+    MadeUp(mpsc::UnboundedReceiver<()>),
+}
+
+impl Ends {
+    fn new(made_up: Option<mpsc::UnboundedReceiver<()>>) -> Result<Self, AppError> {
+        if let Some(made_up) = made_up {
+            return Ok(Self::MadeUp(made_up));
+        }
+        let of = |kind| signal(kind).map_err(system("signals"));
+        Ok(Self::Signals(
+            of(SignalKind::terminate())?,
+            of(SignalKind::interrupt())?,
+        ))
+    }
+
+    /// Returns when it is asked for, once more each time. Whoever can not ask any more wants it too.
+    async fn asked(&mut self) {
+        match self {
+            Self::Signals(terminate, interrupt) => tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            },
+            Self::MadeUp(ends) => _ = ends.recv().await,
+        }
+    }
 }
 
 /// Starts the actors. `wrap` goes around each file of the journal; tests let it fail.
@@ -371,7 +408,13 @@ fn device(atm: &AtmConfig) -> DeviceConfig {
 }
 
 /// Serves until a signal, or until something that is needed ends.
-async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<Token>) -> Result<(), AppError> {
+async fn serve(
+    up: Up,
+    metrics: Metrics,
+    listener: TcpListener,
+    token: Option<Token>,
+    ends: Option<mpsc::UnboundedReceiver<()>>,
+) -> Result<(), AppError> {
     let fleet = &up.fleet;
     let address = listener.local_addr().map_err(system("the API's address"))?;
     if token.is_none() {
@@ -379,22 +422,20 @@ async fn serve(up: Up, metrics: Metrics, listener: TcpListener, token: Option<To
     }
     let server = http::serve(fleet.clone(), metrics, listener, token).map_err(system("the API"))?;
     tracing::info!(%address, "tellerd serves");
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("signals"))?;
+    let mut ends = Ends::new(ends)?;
     let handle = server.handle();
     tokio::select! {
         served = server => return served.map_err(system("the API")),
         _ = up.supervisor_ended => return Err(AppError::SupervisorDied),
         () = line_ended(up.line_ended) => return Err(AppError::LineDied),
         why = fleet.journal_lost() => return Err(AppError::StateLost(why)),
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+        () = ends.asked() => {}
     }
     tracing::info!("asked to end: no new customers, waiting for dispenses under way");
     tokio::select! {
         () = fleet.stop() => {}
         () = tokio::time::sleep(LAST_DISPENSE) => tracing::warn!("a dispense is still under way; its outcome is read at the next start"),
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+        () = ends.asked() => {}
     }
     handle.stop(false).await;
     tracing::info!("ended");

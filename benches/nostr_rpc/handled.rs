@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::nostr::{Event, Keys};
+use tellerd::metrics::Machines;
 use tellerd::nostr::wire::nip44::ConversationKeys;
 use tellerd::nostr::wire::{Version, event};
 
@@ -177,7 +178,7 @@ fn check(daemon: &Daemon, clients: &[Keys], collector: &Collector, asked: usize)
         let (_, text) = conversation.decrypt(&reply.content).unwrap();
         assert!(text.contains("\"invoice\":\"lnbcrt"), "{text}");
     }
-    let scrape = daemon.metrics.render();
+    let scrape = daemon.metrics.render(&Machines::default());
     let dropped = scrape
         .lines()
         .filter(|line| line.starts_with("tellerd_nostr_events_dropped_total"));

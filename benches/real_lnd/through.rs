@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ::nostr::{Event, Keys};
 use tellerd::ids::Preimage;
+use tellerd::metrics::Machines;
 use tellerd::nostr::method::{Call, CreateHoldInvoice};
 use tellerd::nostr::wire::nip44::ConversationKeys;
 use tellerd::nostr::wire::{Endpoint, Limits, Role, Version};
@@ -60,7 +61,7 @@ impl Through {
 
     /// A figure of the daemon's own.
     pub fn metric(&self, line: &str) -> f64 {
-        let scrape = self.daemon.metrics.render();
+        let scrape = self.daemon.metrics.render(&Machines::default());
         let found = scrape.lines().find_map(|one| one.strip_prefix(line));
         found.map_or(0.0, |value| value.trim().parse().unwrap())
     }

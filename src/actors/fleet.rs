@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Handler, Message};
+use futures_util::StreamExt;
+use futures_util::stream;
 use thiserror::Error;
 use tokio::sync::broadcast;
 
 use super::atm::Atm;
 use super::atm::orders::{Bring, Operate, Start};
-use super::atm::standing::Status;
+use super::atm::standing::{Standing, Status};
 use super::gauges;
 use super::journal::Load;
 use super::shared::{Seat, Shared};
@@ -22,12 +24,15 @@ use crate::cashout::ledger::Cassette;
 use crate::cashout::quote::QuoteError;
 use crate::cashout::{CancelBy, CashOut, Event, Phase, Resolution};
 use crate::ids::{AtmId, CashOutId, ClientName};
-use crate::metrics::AtmState;
+use crate::metrics::{AtmState, Machines};
 use crate::money::Minor;
 use crate::store::{AtmBook, Folded, StoreError, View};
 
 /// How long a customer waits for an invoice before looking for it.
 const OPENING: Duration = Duration::from_secs(30);
+
+/// Questions to the ATMs that are under way at once, when all of them are asked.
+const AT_ONCE: usize = 64;
 
 /// Why the fleet does not do what it is asked.
 #[derive(Debug, Clone, Error)]
@@ -199,8 +204,13 @@ impl Fleet {
 
     /// All ATMs, by id.
     pub async fn atms(&self) -> Vec<AtmStatus> {
-        let asked = self.shared.seats.values().map(|seat| status(seat));
-        futures_util::future::join_all(asked).await
+        self.ask_all(status).await
+    }
+
+    /// Asks something of every ATM, a few at a time: no question of a customer waits behind a whole fleet's answers.
+    async fn ask_all<'a, T, F: Future<Output = T>>(&'a self, question: impl Fn(&'a Seat) -> F) -> Vec<T> {
+        let questions = self.shared.seats.values().map(|seat| question(seat));
+        stream::iter(questions).buffered(AT_ONCE).collect().await
     }
 
     /// One ATM.
@@ -238,10 +248,10 @@ impl Fleet {
     pub async fn readiness(&self) -> Readiness {
         let lnd = self.shared.status.borrow().can_add();
         let journal = self.ask(|_, _| Ok(())).await.is_ok();
-        let atms = self.atms().await;
+        let atms = self.ask_all(standing).await;
         let in_service = atms
             .iter()
-            .filter(|atm| matches!(atm.state, AtmState::Ready | AtmState::Busy));
+            .filter(|state| matches!(state, AtmState::Ready | AtmState::Busy));
         Readiness {
             journal,
             lnd,
@@ -254,20 +264,23 @@ impl Fleet {
     /// The answer to a scrape. Gauges are read off the journal's fold first.
     pub async fn metrics(&self) -> String {
         let metrics = self.shared.metrics.clone();
-        for atm in self.atms().await {
-            metrics.set_atm_state(&atm.id, atm.state);
+        let mut machines = Machines::default();
+        for (atm, state) in self.shared.seats.keys().zip(self.ask_all(standing).await) {
+            machines.atm_state(atm, state);
         }
         metrics.set_sites(&self.sites());
         let height = self.shared.status.borrow().height;
         let (height, gauges) = ((height > 0).then_some(height), metrics.clone());
-        let set = self.ask(move |folded, _| {
-            gauges::set(&gauges, folded, height);
-            Ok(())
+        let noted = self.ask(move |folded, _| {
+            let mut noted = Machines::default();
+            gauges::set(&gauges, &mut noted, folded, height);
+            Ok(noted)
         });
-        if let Err(error) = set.await {
-            tracing::error!(%error, "the gauges are old");
+        match noted.await {
+            Ok(noted) => machines.add_cassettes(noted),
+            Err(error) => tracing::error!(%error, "the gauges are old"),
         }
-        metrics.render()
+        metrics.render(&machines)
     }
 
     /// Answers when the journal takes no records, or the store does not follow it, until the daemon is started again.
@@ -343,6 +356,11 @@ where
     let waited_long = |_| FleetError::Unavailable(format!("{atm} did not answer within {} s", OPENING.as_secs()));
     let answer = tokio::time::timeout(OPENING, actor.send(message)).await;
     answer.map_err(waited_long)?.map_err(died)
+}
+
+/// What a machine is doing; without an actor it does nothing.
+async fn standing(seat: &Seat) -> AtmState {
+    send(seat, Standing).await.unwrap_or(AtmState::OutOfService)
 }
 
 /// What is known of a machine, also while its actor is down.

@@ -3,17 +3,18 @@
 //!
 //! Called by the fleet's door. Its cost follows the open items.
 
+use std::collections::HashMap;
+
 use crate::cashout::{CashOut, Phase};
-use crate::hardware::DispenseOrder;
 use crate::ids::AtmId;
 use crate::invoice::{Invoice, InvoicePhase};
-use crate::metrics::{Exposure, Metrics};
+use crate::metrics::{Exposure, Machines, Metrics};
 use crate::money::{Funds, Minor};
 use crate::store::Folded;
 use crate::time::UnixMs;
 
-/// Sets every gauge that follows from `folded`; `height` is LND's, when it is known.
-pub(super) fn set(metrics: &Metrics, folded: &Folded, height: Option<u32>) {
+/// Sets every gauge that follows from `folded`; `height` is LND's, when it is known. The machines' notes go to `machines`.
+pub(super) fn set(metrics: &Metrics, machines: &mut Machines, folded: &Folded, height: Option<u32>) {
     metrics.set_invoices_pending(folded.invoices.values().map(|invoice| &invoice.phase));
     metrics.set_cashouts_open(folded.cashouts.values().map(|cashout| &cashout.phase));
     metrics.set_exposure(&exposure(folded, height));
@@ -28,9 +29,11 @@ pub(super) fn set(metrics: &Metrics, folded: &Folded, height: Option<u32>) {
         .values()
         .fold(0_u64, |sum, c| sum.saturating_add(c.drift()));
     metrics.set_conservation_drift(notes, Minor(folded.totals.drift.saturating_add(open)));
+    let promised = promised(folded);
     for (atm, book) in &folded.atms {
         for cassette in &book.notes.cassettes {
-            metrics.set_cassette(atm, cassette, reserved(folded, atm, cassette.position));
+            let reserved = promised.get(&(atm, cassette.position));
+            machines.cassette(atm, cassette, reserved.copied().unwrap_or(0));
         }
     }
 }
@@ -79,22 +82,14 @@ fn older(one: Option<UnixMs>, other: Option<UnixMs>) -> Option<UnixMs> {
     one.into_iter().chain(other).min()
 }
 
-/// Notes of one cassette that open cash-outs keep.
-fn reserved(folded: &Folded, atm: &AtmId, position: u8) -> u32 {
-    let orders = folded
-        .cashouts
-        .values()
-        .filter(|c| c.quote.atm == *atm)
-        .filter_map(CashOut::reserved);
-    orders.fold(0, |sum, order| sum.saturating_add(of_position(order, position)))
-}
-
-/// Notes of an order from one cassette.
-fn of_position(order: &DispenseOrder, position: u8) -> u32 {
-    let notes = order
-        .cassettes
-        .iter()
-        .filter(|c| c.position == position)
-        .map(|c| c.notes);
-    notes.fold(0, u32::saturating_add)
+/// Notes that open cash-outs keep, by machine and position.
+fn promised(folded: &Folded) -> HashMap<(&AtmId, u8), u32> {
+    let mut promised: HashMap<(&AtmId, u8), u32> = HashMap::new();
+    for cashout in folded.cashouts.values() {
+        for cassette in cashout.reserved().iter().flat_map(|order| &order.cassettes) {
+            let sum = promised.entry((&cashout.quote.atm, cassette.position)).or_default();
+            *sum = sum.saturating_add(cassette.notes);
+        }
+    }
+    promised
 }

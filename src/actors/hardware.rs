@@ -22,7 +22,8 @@ use crate::hardware::{
 };
 use crate::lnd::backoff::Backoff;
 
-/// How often an idle device is asked how it fares.
+/// How often an idle device is asked how it fares. The first time comes after a random part of it, so that the devices of a
+/// fleet that started together are not all asked in the same instant.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How a dispenser fares.
@@ -171,7 +172,11 @@ impl Actor for Hardware {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(super::MAILBOX);
         self.open(ctx);
-        ctx.run_interval(PROBE, Self::probe);
+        let part = f64::from(self.entropy.jitter()) / f64::from(u32::MAX);
+        ctx.run_later(PROBE.mul_f64(part), |this, ctx| {
+            this.probe(ctx);
+            ctx.run_interval(PROBE, Self::probe);
+        });
     }
 }
 

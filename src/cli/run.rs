@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::app;
+use crate::app::{self, Instead};
 use crate::config::Config;
 
 pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
-    actix::System::new().block_on(app::run(config))?;
+    app::run(config, Instead::default())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -18,11 +18,22 @@ enum Payments {
     Nostr,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Transport {
+    /// Pseudo-terminals; the daemon is a process of its own.
+    Pty,
+    /// Bytes in memory; the daemon is in this process. For more machines than the system has terminals.
+    Memory,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
     /// Machines.
     #[arg(long, default_value_t = 8)]
     atms: usize,
+    /// What is between the daemon and the machines.
+    #[arg(long, value_enum, default_value = "pty")]
+    transport: Transport,
     /// Where the hold invoices are made.
     #[arg(long, value_enum, default_value = "lnd")]
     payments: Payments,
@@ -68,6 +79,10 @@ pub(super) async fn run(command: Simulate) -> anyhow::Result<ExitCode> {
     }
     let options = Options {
         atms: command.atms,
+        transport: match command.transport {
+            Transport::Pty => fleet::Transport::Pty,
+            Transport::Memory => fleet::Transport::Memory,
+        },
         payments: match command.payments {
             Payments::Lnd => fleet::Payments::Lnd,
             Payments::Nostr => fleet::Payments::Nostr,

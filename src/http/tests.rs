@@ -14,7 +14,7 @@ use crate::cashout::quote::QuoteError;
 use crate::cashout::{Books, CashOut, PartialPolicy, Phase, Policy, Quote, UnknownPolicy};
 use crate::hardware::{CassetteOrder, DispenseIntent, DispenseOrder, Marker};
 use crate::ids::{CashOutId, Preimage};
-use crate::metrics::{AtmState, Route};
+use crate::metrics::{AtmState, Machines, Route};
 use crate::money::{Funds, Minor, Msat, Rate};
 use crate::store::AtmBook;
 use crate::time::UnixMs;
@@ -326,7 +326,7 @@ async fn browsers_and_strangers_stay_out() {
         "Bearer realm=\"tellerd\""
     );
     let counted = "tellerd_http_requests_total{route=\"cashout_start\",status=\"401\"} 1";
-    assert!(metrics.render().contains(counted));
+    assert!(metrics.render(&Machines::default()).contains(counted));
 }
 
 #[actix_web::test]
@@ -371,12 +371,20 @@ async fn every_route_is_there_and_counted_by_its_name() {
             "tellerd_http_requests_total{{route=\"{}\",status=\"500\"}} 1",
             route.as_str()
         );
-        assert!(metrics.render().contains(&line), "{line}");
+        assert!(metrics.render(&Machines::default()).contains(&line), "{line}");
     }
     let (status, _, metrics, _) = answer(get("/healthz")).await;
     assert_eq!(status, 200);
-    assert!(metrics.render().contains("route=\"healthz\",status=\"200\"} 1"));
+    assert!(
+        metrics
+            .render(&Machines::default())
+            .contains("route=\"healthz\",status=\"200\"} 1")
+    );
     let (_, _, metrics, headers) = answer(post("/healthz", "")).await;
     assert_eq!(headers.get(header::ALLOW).unwrap(), "GET");
-    assert!(metrics.render().contains("route=\"unknown\",status=\"405\"} 1"));
+    assert!(
+        metrics
+            .render(&Machines::default())
+            .contains("route=\"unknown\",status=\"405\"} 1")
+    );
 }

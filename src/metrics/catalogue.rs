@@ -167,14 +167,21 @@ pub(super) const CATALOGUE: &[Family] = &[
         Kind::Gauge,
         "notes",
         &["atm", "position", "kind"],
-        "Notes of one cassette since it was last counted, by what became of them.",
+        "Notes of one cassette since it was last counted, by what became of them; reserved, retracted and unaccounted only above 0.",
     ),
     family(
         "tellerd_atm_state",
         Kind::Gauge,
         "boolean",
         &["atm", "state"],
-        "1 for the state an ATM is in, 0 for the others.",
+        "1 for the state an ATM is in; the others are not exported.",
+    ),
+    family(
+        "tellerd_atms",
+        Kind::Gauge,
+        "ATMs",
+        &["state"],
+        "ATMs of the configuration, by state.",
     ),
     family(
         "tellerd_lnd_connected",

@@ -6,23 +6,21 @@
 
 mod catalogue;
 mod label;
+mod machines;
 mod nostr;
 mod register;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use crate::cashout::Phase;
-use crate::cashout::ledger::Cassette;
-use crate::ids::AtmId;
 use crate::invoice::InvoicePhase;
 use crate::lnd::LnErrorKind;
 use crate::money::Minor;
@@ -30,6 +28,7 @@ use crate::time::UnixMs;
 
 pub use catalogue::{Family, Kind};
 pub use label::{ActorKind, AtmState, CashOutOutcome, FailureReason, LndMethod, NoteKind, Route, Stage, StageOutcome};
+pub use machines::Machines;
 
 use label::{Children, Label};
 use nostr::NostrFamilies;
@@ -54,8 +53,7 @@ struct Families {
     not_final_sats: IntGauge,
     not_final_invoices: IntGauge,
     oldest_not_final: Gauge,
-    cassette_notes: IntGaugeVec,
-    atm_state: IntGaugeVec,
+    atms: IntGaugeVec,
     lnd_connected: IntGauge,
     lnd_synced: IntGauge,
     lnd_stores_resolutions: IntGauge,
@@ -131,8 +129,7 @@ impl Metrics {
             not_final_sats: make.gauge("tellerd_settled_not_final_sats")?,
             not_final_invoices: make.gauge("tellerd_settled_not_final_invoices")?,
             oldest_not_final: make.real_gauge("tellerd_oldest_settled_not_final_timestamp_seconds")?,
-            cassette_notes: make.gauges("tellerd_cassette_notes")?,
-            atm_state: make.gauges("tellerd_atm_state")?,
+            atms: make.gauges("tellerd_atms")?,
             lnd_connected: make.gauge("tellerd_lnd_connected")?,
             lnd_synced: make.gauge("tellerd_lnd_synced")?,
             lnd_stores_resolutions: make.gauge("tellerd_lnd_stores_resolutions")?,
@@ -169,11 +166,18 @@ impl Metrics {
 
     /// The answer to `GET /metrics`, text format 0.0.4.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, machines: &Machines) -> String {
+        let states = machines.states.iter().map(|state| state.as_str());
+        set_counts(
+            &self.0.atms,
+            &AtmState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>(),
+            states,
+        );
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics can not be rendered");
         }
+        machines.write(&mut text);
         text
     }
 
@@ -232,40 +236,6 @@ impl Metrics {
         self.0.not_final_sats.set(signed(exposure.not_final_sats));
         self.0.not_final_invoices.set(signed(exposure.not_final_invoices));
         self.0.oldest_not_final.set(seconds(exposure.oldest_not_final));
-    }
-
-    /// The notes of one cassette, and how many of the remaining ones are promised.
-    pub fn set_cassette(&self, atm: &AtmId, cassette: &Cassette, reserved: u32) {
-        let position = cassette.position.to_string();
-        for kind in NoteKind::ALL {
-            let notes = match kind {
-                NoteKind::Remaining => cassette.remaining,
-                NoteKind::Reserved => reserved,
-                NoteKind::Delivered => cassette.delivered,
-                NoteKind::Rejected => cassette.rejected,
-                NoteKind::Retracted => cassette.retracted,
-                NoteKind::Unaccounted => cassette.unaccounted,
-                NoteKind::Loaded => cassette.loaded,
-            };
-            let labels = [atm.as_str(), &position, kind.as_str()];
-            self.0.cassette_notes.with_label_values(&labels).set(i64::from(notes));
-        }
-    }
-
-    /// What `atm` is doing.
-    pub fn set_atm_state(&self, atm: &AtmId, state: AtmState) {
-        for other in AtmState::ALL {
-            let labels = [atm.as_str(), other.as_str()];
-            let child = self.0.atm_state.with_label_values(&labels);
-            child.set(i64::from(*other == state));
-        }
-    }
-
-    /// Exports nothing more of `atm`.
-    pub fn remove_atm(&self, atm: &AtmId) {
-        for family in [&self.0.cassette_notes, &self.0.atm_state] {
-            remove_children(family, "atm", atm.as_str());
-        }
     }
 
     /// Whether LND answers.
@@ -365,20 +335,6 @@ fn set_counts(family: &IntGaugeVec, names: &[&'static str], found: impl Iterator
     }
     for (name, count) in counts {
         family.with_label_values(&[name]).set(count);
-    }
-}
-
-/// Removes every child of `family` whose label `name` is `value`.
-fn remove_children(family: &IntGaugeVec, name: &str, value: &str) {
-    for collected in family.collect() {
-        for child in collected.get_metric() {
-            let labels = child.get_label().iter().map(|pair| (pair.name(), pair.value()));
-            let labels: HashMap<&str, &str> = labels.collect();
-            if labels.get(name) == Some(&value) {
-                // Gone already is as good.
-                let _ = family.remove(&labels);
-            }
-        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::api::SiteView;
+use crate::cashout::ledger::Cassette;
+use crate::ids::AtmId;
 use crate::nostr::relays::{End, Published, Said, Watcher};
 
 const PAGE: &str = include_str!("../../docs/METRICS.md");
@@ -10,11 +12,16 @@ fn atm(id: &str) -> AtmId {
     id.parse().unwrap()
 }
 
-/// Everything that can be exported, at least once.
+fn lobby() -> Machines {
+    let mut machines = Machines::default();
+    machines.cassette(&atm("lobby"), &Cassette::loaded(1, Minor(2_000), 500), 3);
+    machines.atm_state(&atm("lobby"), AtmState::Ready);
+    machines
+}
+
+/// Everything that can be exported, at least once; with a machine called `lobby`.
 fn all_touched() -> Metrics {
     let metrics = Metrics::new().unwrap();
-    metrics.set_cassette(&atm("lobby"), &Cassette::loaded(1, Minor(2_000), 500), 3);
-    metrics.set_atm_state(&atm("lobby"), AtmState::Ready);
     metrics.lnd_request(LndMethod::Settle, Err(LnErrorKind::Timeout), Duration::from_secs(10));
     metrics.http_request(Route::Healthz, 200);
     touch_nostr(&metrics);
@@ -50,7 +57,7 @@ fn site() -> SiteView {
 #[test]
 fn a_site_is_exported_with_closed_labels_while_it_is_a_site() {
     let metrics = all_touched();
-    let text = metrics.render();
+    let text = metrics.render(&Machines::default());
     for line in [
         "tellerd_site_up{site=\"kiosk\"} 1",
         "tellerd_site_heard_timestamp_seconds{site=\"kiosk\"} 5",
@@ -61,9 +68,13 @@ fn a_site_is_exported_with_closed_labels_while_it_is_a_site() {
     }
     let down = SiteView { down: true, ..site() };
     metrics.set_sites(&[down]);
-    assert!(metrics.render().contains("tellerd_site_up{site=\"kiosk\"} 0"));
+    assert!(
+        metrics
+            .render(&Machines::default())
+            .contains("tellerd_site_up{site=\"kiosk\"} 0")
+    );
     metrics.set_sites(&[]);
-    assert!(!metrics.render().contains("kiosk"));
+    assert!(!metrics.render(&Machines::default()).contains("kiosk"));
 }
 
 /// The cells of the table, back-quotes removed.
@@ -97,7 +108,7 @@ fn the_page_lists_the_catalogue() {
 
 #[test]
 fn the_catalogue_is_what_is_exported() {
-    let text = all_touched().render();
+    let text = all_touched().render(&lobby());
     let mut exported: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let mut catalogue: Vec<String> = Metrics::catalogue()
         .iter()
@@ -110,7 +121,7 @@ fn the_catalogue_is_what_is_exported() {
 
 #[test]
 fn every_family_is_exported_with_its_labels() {
-    let text = all_touched().render();
+    let text = all_touched().render(&lobby());
     for family in Metrics::catalogue() {
         let sample = match family.kind {
             Kind::Histogram(_) => format!("{}_sum", family.name),
@@ -169,7 +180,7 @@ fn every_label_value_is_on_the_page() {
 
 #[test]
 fn known_children_are_exported_from_the_start() {
-    let text = Metrics::new().unwrap().render();
+    let text = Metrics::new().unwrap().render(&Machines::default());
     for line in [
         "tellerd_failures_total{reason=\"outcome_unknown\"} 0",
         "tellerd_cashouts_total{outcome=\"needs_operator\"} 0",
@@ -204,7 +215,7 @@ fn values_arrive_where_they_belong() {
         not_final_invoices: 2,
         oldest_not_final: None,
     });
-    let text = metrics.clone().render();
+    let text = metrics.clone().render(&lobby());
     for line in [
         "tellerd_stage_duration_seconds_sum{outcome=\"ok\",stage=\"total\"} 1.5",
         "tellerd_cashouts_total{outcome=\"completed\"} 1",
@@ -226,23 +237,37 @@ fn values_arrive_where_they_belong() {
         "tellerd_oldest_settled_not_final_timestamp_seconds NaN",
         "tellerd_cassette_notes{atm=\"lobby\",kind=\"reserved\",position=\"1\"} 3",
         "tellerd_atm_state{atm=\"lobby\",state=\"ready\"} 1",
-        "tellerd_atm_state{atm=\"lobby\",state=\"busy\"} 0",
+        "tellerd_atms{state=\"ready\"} 1",
+        "tellerd_atms{state=\"out_of_service\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("state=\"completed\""), "{text}");
 }
 
+/// A scrape of thousands of machines has no series that says nothing.
 #[test]
-fn a_removed_atm_is_exported_no_more() {
-    let metrics = all_touched();
-    metrics.set_atm_state(&atm("hall"), AtmState::Busy);
-    metrics.remove_atm(&atm("lobby"));
-    let text = metrics.render();
-    assert!(
-        !text.contains("atm=\"lobby\"") && text.contains("atm=\"hall\""),
-        "{text}"
-    );
+fn of_a_machine_only_what_says_something_is_exported() {
+    let mut machines = Machines::default();
+    let mut empty = Cassette::loaded(2, Minor(5_000), 0);
+    machines.cassette(&atm("hall"), &empty, 0);
+    machines.atm_state(&atm("hall"), AtmState::Busy);
+    let text = Metrics::new().unwrap().render(&machines);
+    let about = |text: &str| text.lines().filter(|line| line.contains("atm=\"hall\"")).count();
+    assert_eq!(about(&text), 5, "{text}");
+    let none_left = "tellerd_cassette_notes{atm=\"hall\",kind=\"remaining\",position=\"2\"} 0";
+    assert!(text.contains(none_left), "{text}");
+    empty.unaccounted = 2;
+    let mut machines = Machines::default();
+    machines.cassette(&atm("hall"), &empty, 1);
+    let text = Metrics::new().unwrap().render(&machines);
+    for line in [
+        "tellerd_cassette_notes{atm=\"hall\",kind=\"unaccounted\",position=\"2\"} 2",
+        "tellerd_cassette_notes{atm=\"hall\",kind=\"reserved\",position=\"2\"} 1",
+        "tellerd_atms{state=\"busy\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
 }
 
 /// An alert on a name that is not exported never fires, and nobody notices.

@@ -1,8 +1,8 @@
 //! Simulated surroundings of the daemon: an LND with its customers, a relay, and a whole fleet with its audit.
 //!
 //! Owns nothing itself. Called by the `emulate` and `simulate` commands and by tests.
-//! Must stay true: nothing here imports the code it is used to test; the daemon is a process of its own, but for [`seeded`], where
-//! both live on one thread.
+//! Must stay true: nothing here imports the code it is used to test; the daemon is a process of its own, or on threads of its own
+//! (fleet/inside.rs), or on the one thread there is ([`seeded`]).
 
 pub mod audit;
 pub mod fleet;

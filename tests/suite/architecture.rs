@@ -34,6 +34,7 @@ const IMPORTS: &[(&str, &str)] = &[
         "sim",
         "words api cashout invoice record hardware lnd proto config nostr",
     ),
+    ("sim/fleet/inside", "words hardware config app"),
     ("sim/lnd", "words proto"),
     ("sim/relay", ""),
     ("sim/seeded", "all"),

@@ -9,6 +9,7 @@ mod crash;
 mod crash_audit;
 mod daemon;
 mod fleet;
+mod fleet_apart;
 mod fleet_journal;
 mod fleet_lnd;
 mod fleet_panics;

@@ -105,6 +105,43 @@ fn a_few_sites_are_simulated_over_bad_relays_and_audited() {
     assert_eq!(report["sats_settled"].as_u64().unwrap(), minor * 10, "{told}");
 }
 
+/// More machines than anybody has terminals for need no terminal: the same daemon, drivers and devices, lines in memory.
+#[test]
+fn machines_in_memory_are_simulated_and_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let (scenario, report) = (dir.path().join("s.toml"), dir.path().join("r.json"));
+    let text = "about = \"a test\"\n[customers]\npause = \"10s\"\narrivals = \"poisson\"\nday = \"24s\"\n\
+                hours = [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1]\n\
+                pays_at_once = 9\ncancels = 1\n[faults]\nreject = 10\n";
+    std::fs::write(&scenario, text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tellerd"))
+        .args("simulate --transport memory --atms 50 --duration 8s --seed 5 --scenario".split(' '))
+        .arg(&scenario)
+        .arg("--report")
+        .arg(&report)
+        .arg("--keep")
+        .arg(dir.path().join("work"))
+        .output()
+        .unwrap();
+    let told = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{told}");
+    let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+    assert_eq!(report["violations"], Value::Array(Vec::new()), "{told}");
+    assert_eq!((&report["transport"], &report["atms"]), (&"memory".into(), &50.into()));
+    assert!(report["cashouts"]["completed"].as_u64().unwrap() > 0, "{told}");
+    // Who looks into the kept directory finds what happened in each machine, and what the daemon said.
+    for file in ["machines/atm-050.jsonl", "daemon.log", "fleet.toml"] {
+        assert!(
+            std::fs::metadata(dir.path().join("work").join(file)).unwrap().len() > 0,
+            "{file}"
+        );
+    }
+}
+
 #[test]
 fn mistakes_of_the_user_are_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -129,6 +166,17 @@ fn mistakes_of_the_user_are_named() {
     let told = run(&["--scenario", scenario.to_str().unwrap()]);
     assert!(
         told.contains("[relay] or [server]") && told.contains("--payments nostr only"),
+        "{told}"
+    );
+    std::fs::write(&scenario, SCENARIO).unwrap();
+    let told = run(&["--transport", "memory", "--scenario", scenario.to_str().unwrap()]);
+    assert!(
+        told.contains("can not be killed; the scenario has daemon.kill_every"),
+        "{told}"
+    );
+    let told = run(&["--transport", "memory", "--payments", "nostr"]);
+    assert!(
+        told.contains("--transport memory: the daemon is in this process"),
         "{told}"
     );
     let told = run(&["--sites", "3"]);

@@ -24,6 +24,19 @@ impl Handler<Status> for Atm {
     }
 }
 
+/// What a machine is doing, in one word.
+#[derive(Debug, Message)]
+#[rtype(result = "AtmState")]
+pub struct Standing;
+
+impl Handler<Standing> for Atm {
+    type Result = MessageResult<Standing>;
+
+    fn handle(&mut self, _: Standing, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.standing().0)
+    }
+}
+
 impl Atm {
     pub(super) fn status(&self) -> AtmStatus {
         let (state, reason) = self.standing();

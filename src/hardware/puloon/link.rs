@@ -313,12 +313,10 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Link<P> {
         }
     }
 
+    /// Hands `bytes` to the port. It is not flushed: of a serial port that is `tcdrain`, which blocks the thread, and with it every
+    /// machine of the fleet, until the last bit is on the wire.
     async fn write(&mut self, bytes: &[u8]) -> Result<(), DeviceError> {
-        let sent = timeout(self.timings.ack, async {
-            self.port.write_all(bytes).await?;
-            self.port.flush().await
-        });
-        match sent.await {
+        match timeout(self.timings.ack, self.port.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(DeviceError::LinkLost(error.to_string())),
             Err(_) => Err(DeviceError::LinkLost("the port takes no bytes".into())),
@@ -330,5 +328,55 @@ fn timed_out(command: Command, after: Duration) -> DeviceError {
     DeviceError::Timeout {
         command: command.name(),
         after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::{DuplexStream, ReadBuf};
+
+    use super::*;
+    use crate::hardware::puloon::driver::Variant;
+    use crate::hardware::puloon::emulator::{Emulator, Setup};
+
+    /// A port whose bytes never get out by flushing, as those of a converter that hangs.
+    struct Undrained(DuplexStream);
+
+    impl AsyncRead for Undrained {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Undrained {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            panic!("tcdrain would block the thread of all machines")
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_waits_until_bytes_are_on_the_wire() {
+        let (host, device) = tokio::io::duplex(4096);
+        let emulator = Emulator::new(Variant::Standard, Setup::default()).unwrap();
+        let mut link = Link::new(Undrained(host), Timings::default());
+        let asked = async {
+            let status = link.exchange(Command::Status, &[]).await.unwrap();
+            drop(link);
+            status
+        };
+        let (status, _) = tokio::join!(asked, emulator.serve(device));
+        assert!(!status.is_empty());
     }
 }

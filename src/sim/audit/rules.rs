@@ -3,7 +3,7 @@
 //! Pure. Each rule's name is in docs/SIMULATION.md (a test). What must stay true: a rule only excuses what the daemon
 //! itself says openly, and the excuse is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::facts::Fact;
 use super::{Evidence, Facts, OpenItem, Verdict, Violation};
@@ -47,9 +47,9 @@ pub fn judge(evidence: &Evidence, facts: &Facts) -> Verdict {
     }
     judge.without_invoice(evidence, facts);
     judge.customers(evidence, facts, &views);
+    let atms: HashMap<&AtmId, &AtmView> = evidence.statement.atms.iter().map(|view| (&view.id, view)).collect();
     for machine in &evidence.machines {
-        let view = evidence.statement.atms.iter().find(|view| view.id == machine.atm);
-        judge.notes(&machine.atm, &machine.totals, view);
+        judge.notes(&machine.atm, &machine.totals, atms.get(&machine.atm).copied());
     }
     judge.verdict.violations.extend(super::sites::unheard(evidence));
     judge.verdict.open.sort_by_key(|item| item.id);
@@ -216,8 +216,9 @@ impl Judge {
 
     /// Cash-outs that the daemon knows and the node does not.
     fn without_invoice(&mut self, evidence: &Evidence, facts: &Facts) {
+        let known: HashSet<CashOutId> = facts.cashouts.iter().map(|fact| fact.id).collect();
         for view in &evidence.statement.cashouts {
-            if facts.cashouts.iter().any(|fact| fact.id == view.id) {
+            if known.contains(&view.id) {
                 continue;
             }
             if view.state != "canceled" && view.state != "canceling" && view.state != "quoted" {
@@ -235,6 +236,11 @@ impl Judge {
 
     /// What customers were told, against the ledgers and the daemon's memory.
     fn customers(&mut self, evidence: &Evidence, facts: &Facts, views: &HashMap<CashOutId, &CashOutView>) {
+        let by_hash: HashMap<String, &Fact> = facts
+            .cashouts
+            .iter()
+            .map(|fact| (fact.hash.to_string(), fact))
+            .collect();
         for visit in &evidence.visits {
             let (atm, id) = (Some(&visit.atm), Some(visit.id));
             if !views.contains_key(&visit.id) {
@@ -245,7 +251,7 @@ impl Judge {
                     "a customer started it, the daemon knows nothing of it",
                 );
             }
-            let fact = facts.by_hash(&visit.hash);
+            let fact = by_hash.get(&visit.hash).copied();
             match fact {
                 Some(fact) if fact.atm == visit.atm && fact.id == visit.id && fact.amount == visit.amount => {}
                 Some(fact) => {

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::api::{
     AtmList, AtmView, CashOutList, CashOutView, Decision, Invitation, InviteClient, LoadCassettes, LoadedCassette,
-    Ordered, Problem, ResolveCashOut, SiteView, StartCashOut,
+    Ordered, Problem, ReadyView, ResolveCashOut, SiteView, StartCashOut,
 };
 use crate::ids::{AtmId, CashOutId, ClientName};
 use crate::money::Minor;
@@ -79,6 +79,12 @@ impl Api {
     pub async fn lives(&self) -> bool {
         let asked = self.request(Method::GET, "/healthz").timeout(Duration::from_secs(2));
         asked.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Whether customers can be served, and how many machines are in service.
+    pub async fn ready(&self) -> Result<ReadyView, ClientError> {
+        // A body comes with either status.
+        Ok(self.request(Method::GET, "/readyz").send().await?.json().await?)
     }
 
     /// A customer wants notes.

@@ -10,10 +10,12 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
+use super::arrivals::Queue;
 use super::client::{Api, ClientError};
 use super::scenario::Behaviour;
-use super::world::{Stand, World, around, choose, count};
+use super::world::{Stand, World, choose, count};
 use crate::api::CashOutView;
+use crate::hardware::puloon::emulator::{Event, What};
 use crate::sim::audit::Visit;
 use crate::sim::lnd::PayOptions;
 use crate::time::{Clock, SystemClock};
@@ -32,9 +34,11 @@ pub async fn customers(world: Arc<World>, index: usize) {
     };
     let mut random = world.random(CUSTOMERS, index);
     let mut planned_at = 0;
+    let customers = &world.scenario.customers;
+    let (mut queue, opened) = (Queue::new(&customers.arrivals, customers.pause), Instant::now());
     loop {
-        let pause = around(&mut random, world.scenario.customers.pause);
-        if !world.wait(pause).await {
+        let wait = queue.wait(&mut random, opened.elapsed());
+        if !world.wait(wait).await {
             return;
         }
         plan_fault(&world, &stand, &mut random, &mut planned_at);
@@ -47,12 +51,8 @@ pub async fn customers(world: Arc<World>, index: usize) {
 /// Draws what befalls the next dispense, once for each dispense.
 fn plan_fault(world: &World, stand: &Stand, random: &mut StdRng, planned_at: &mut u64) {
     let (draw, dice) = (choose(random, &world.scenario.faults, 100), random.random());
-    let dispenses = stand
-        .inside
-        .events()
-        .iter()
-        .filter(|event| is_dispense(&event.what))
-        .count() as u64;
+    let count = |events: &[Event]| events.iter().filter(|event| is_dispense(&event.what)).count() as u64;
+    let dispenses = stand.inside.read(count);
     if dispenses + 1 == *planned_at {
         // The last one still waits for its dispense, which nobody paid for.
         return;
@@ -63,8 +63,8 @@ fn plan_fault(world: &World, stand: &Stand, random: &mut StdRng, planned_at: &mu
     }
 }
 
-fn is_dispense(what: &crate::hardware::puloon::emulator::What) -> bool {
-    matches!(what, crate::hardware::puloon::emulator::What::DispenseStarted { .. })
+fn is_dispense(what: &What) -> bool {
+    matches!(what, What::DispenseStarted { .. })
 }
 
 /// One customer; `false` when the machine did not serve it.
@@ -178,12 +178,18 @@ async fn cancel(world: &World, api: &Api, view: &CashOutView) {
     }
 }
 
+/// How often a customer looks: the more customers there are, the less often, so that looking is not what the daemon does.
+fn between_looks(machines: usize, pause: Duration) -> Duration {
+    let customers_a_second = machines as f64 / pause.as_secs_f64().max(1e-3);
+    LOOK + Duration::from_millis(8).mul_f64(customers_a_second)
+}
+
 /// Stands before the machine until it is the next one's turn, or for so long as anyone would.
 async fn watch(world: &World, api: &Api, view: &CashOutView) {
     let daemon = &world.scenario.daemon;
     let patience = daemon.payment_timeout + daemon.hold_deadline + daemon.unknown_deadline;
     let leaves = Instant::now() + patience;
-    let look = LOOK + Duration::from_millis(4) * u32::try_from(world.stands.len()).unwrap_or(u32::MAX);
+    let look = between_looks(world.stands.len(), world.scenario.customers.pause);
     while Instant::now() < leaves {
         sleep(look).await;
         match api.cashout(view.id).await {

@@ -1,12 +1,14 @@
-//! A daemon under test: a child process that is started, killed, started again and asked to end.
+//! A daemon under test: a child process that is started, killed, started again and asked to end; or one inside this process,
+//! which can not be killed.
 //!
 //! Called by the runner. What must stay true: it never outlives the simulation, unless that is itself
 //! killed with SIGKILL; that it ends by itself is noticed.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -16,7 +18,10 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::client::Api;
+use super::inside::Inside;
 use super::place::Home;
+use crate::hardware::port::Connect;
+use crate::ids::AtmId;
 
 /// For reading the journal and the store, on a busy machine.
 const COMES_UP: Duration = Duration::from_secs(30);
@@ -47,15 +52,57 @@ impl Port {
     }
 }
 
-/// The process.
-#[derive(Debug)]
+/// What is started.
+pub struct Program {
+    /// The program that is the daemon. Also of one inside this process: its journal is verified by it.
+    file: PathBuf,
+    /// The lines in memory of one inside this process.
+    lines: Option<BTreeMap<AtmId, Connect>>,
+}
+
+impl Program {
+    /// A process of its own.
+    #[must_use]
+    pub fn process(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            lines: None,
+        }
+    }
+
+    /// Inside this process, with these lines to its machines.
+    #[must_use]
+    pub fn inside(file: &Path, lines: BTreeMap<AtmId, Connect>) -> Self {
+        Self {
+            file: file.to_owned(),
+            lines: Some(lines),
+        }
+    }
+}
+
+/// One life of it.
+enum Life {
+    Child(Child),
+    Inside(Inside),
+}
+
+impl Life {
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Child(child) => child.wait().await,
+            Self::Inside(inside) => Ok(inside.ended().await),
+        }
+    }
+}
+
+/// The daemon.
 pub struct Daemon {
-    program: PathBuf,
+    program: Program,
     name: String,
     home: Home,
     api: Api,
     _port: Port,
-    child: Option<Child>,
+    life: Option<Life>,
 }
 
 impl Daemon {
@@ -67,14 +114,14 @@ impl Daemon {
 
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(program: PathBuf, name: String, home: Home, api: Api, port: Port) -> Self {
+    pub fn new(program: Program, name: String, home: Home, api: Api, port: Port) -> Self {
         Self {
             program,
             name,
             home,
             api,
             _port: port,
-            child: None,
+            life: None,
         }
     }
 
@@ -83,18 +130,15 @@ impl Daemon {
     /// # Errors
     /// When it can not be started, or does not answer.
     pub async fn start(&mut self) -> io::Result<Option<ExitStatus>> {
-        let log: File = OpenOptions::new().create(true).append(true).open(self.home.log())?;
-        let mut command = Command::new(&self.program);
-        command.arg("run").arg("--config").arg(self.home.config());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        // Each daemon has a key of its own, in its file.
-        command.env_remove(crate::config::key::VARIABLE);
-        command.kill_on_drop(true);
-        let child = self.child.insert(command.spawn()?);
+        let life = match &self.program.lines {
+            None => Life::Child(self.spawn()?),
+            Some(lines) => Life::Inside(Inside::start(&self.home, lines)?),
+        };
+        let life = self.life.insert(life);
         let late = Instant::now() + COMES_UP;
         loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
+            if let Ok(status) = timeout(Duration::ZERO, life.ended()).await {
+                return status.map(Some);
             }
             if self.api.lives().await {
                 return Ok(None);
@@ -109,13 +153,33 @@ impl Daemon {
         }
     }
 
+    fn spawn(&self) -> io::Result<Child> {
+        let log: File = OpenOptions::new().create(true).append(true).open(self.home.log())?;
+        let mut command = Command::new(&self.program.file);
+        command.arg("run").arg("--config").arg(self.home.config());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // Each daemon has a key of its own, in its file.
+        command.env_remove(crate::config::key::VARIABLE);
+        command.kill_on_drop(true);
+        command.spawn()
+    }
+
+    /// Its process; `None` when it has none of its own.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        match &self.life {
+            Some(Life::Child(child)) => child.id(),
+            _ => None,
+        }
+    }
+
     /// Waits until it ends by itself; for ever when none runs.
     ///
     /// # Errors
     /// When the system does not tell.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        match &mut self.child {
-            Some(child) => child.wait().await,
+        match &mut self.life {
+            Some(life) => life.ended().await,
             None => std::future::pending().await,
         }
     }
@@ -125,8 +189,9 @@ impl Daemon {
     /// # Errors
     /// When there is none to kill.
     pub async fn kill(&mut self) -> io::Result<()> {
-        match &mut self.child {
-            Some(child) => child.kill().await,
+        match &mut self.life {
+            Some(Life::Child(child)) => child.kill().await,
+            Some(Life::Inside(_)) => Err(io::Error::other("inside this process it can not be killed")),
             None => Err(io::Error::other("no daemon runs")),
         }
     }
@@ -136,15 +201,20 @@ impl Daemon {
     /// # Errors
     /// When the system refuses.
     pub async fn stop(&mut self) -> io::Result<Option<ExitStatus>> {
-        let Some(child) = &mut self.child else { return Ok(None) };
-        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            kill_process(pid, Signal::TERM)?;
+        match &self.life {
+            None => return Ok(None),
+            Some(Life::Child(child)) => {
+                let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+                if let Some(pid) = pid {
+                    kill_process(pid, Signal::TERM)?;
+                }
+            }
+            Some(Life::Inside(inside)) => inside.stop(),
         }
-        if let Ok(status) = timeout(GOES_DOWN, child.wait()).await {
+        if let Ok(status) = timeout(GOES_DOWN, self.ended()).await {
             return status.map(Some);
         }
-        child.kill().await?;
+        self.kill().await?;
         Ok(None)
     }
 
@@ -153,7 +223,7 @@ impl Daemon {
     /// # Errors
     /// When it can not be started.
     pub async fn verify_journal(&self) -> io::Result<Option<String>> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.program.file);
         command.args(["journal", "verify", "--data"]).arg(self.home.data());
         let output = command.stdin(Stdio::null()).output().await?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -2,14 +2,19 @@
 //!
 //! This process hosts the simulated LND, the emulated dispensers on pseudo-terminals, customers and an operator; with
 //! `--payments nostr` relays too. The daemons are child processes of the same program, as `tellerd run`: one, or sites
-//! and their server. What must stay true: nothing of the simulation reaches into a daemon but by its serial lines,
+//! and their server; with `--transport memory` the only one is on threads of this process ([`inside`]). What must stay true: nothing of the simulation reaches into a daemon but by its serial lines,
 //! gRPC, relays, HTTP and signals; no child outlives this process.
 
+mod arrivals;
 mod client;
+mod costs;
 mod customer;
 mod daemon;
 pub(in crate::sim) mod fault;
+mod inside;
 mod keeper;
+mod machines;
+pub mod meter;
 mod operator;
 mod place;
 mod progress;
@@ -45,11 +50,23 @@ pub enum Payments {
     Nostr,
 }
 
+/// What is between the daemon and the machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Pseudo-terminals; the daemons are child processes.
+    Pty,
+    /// Bytes in memory; the daemon is in this process, on threads of its own.
+    Memory,
+}
+
 /// What `tellerd simulate` is told.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Machines.
     pub atms: usize,
+    /// What is between the daemon and the machines.
+    pub transport: Transport,
     /// Where the hold invoices are made.
     pub payments: Payments,
     /// Sites, when not the usual number.

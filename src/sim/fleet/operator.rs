@@ -15,7 +15,7 @@ use super::client::{Api, ClientError};
 use super::setup::{CASSETTES, DENOMINATIONS};
 use super::world::{Stand, World, count};
 use crate::api::{AtmView, CashOutView, Decision, LoadedCassette};
-use crate::hardware::puloon::emulator::{Fault, What};
+use crate::hardware::puloon::emulator::{Event, Fault, What};
 use crate::ids::{AtmId, CashOutId};
 use crate::money::Minor;
 use crate::sim::audit::{Facts, physical};
@@ -23,6 +23,8 @@ use crate::time::{Clock, SystemClock};
 
 const NAME: &str = "simulated operator";
 const ROUND: Duration = Duration::from_millis(700);
+/// A round is so much longer for each machine that is looked at: a larger fleet has a list that costs more.
+const LOOK: Duration = Duration::from_millis(1);
 /// A machine that was still for so long has nothing more to move.
 const QUIET_MS: u64 = 1_500;
 /// The generator's name.
@@ -33,6 +35,8 @@ pub struct Operator {
     world: Arc<World>,
     api: Api,
     random: StdRng,
+    /// Where its machines are among all.
+    stands: HashMap<AtmId, usize>,
     /// Since when an item or a machine is in trouble.
     troubled: HashMap<String, Instant>,
     /// Machines being served, and whether the path is empty and the notes are in.
@@ -45,8 +49,17 @@ impl Operator {
     /// For the machines of one daemon.
     #[must_use]
     pub fn new(world: Arc<World>, index: usize, api: Api) -> Self {
+        let mine = world
+            .sites
+            .get(index)
+            .map(|site| site.atms.iter().collect::<HashSet<_>>());
+        let mine = mine.unwrap_or_default();
+        let stands = world.stands.iter().enumerate();
+        let stands = stands.filter(|(_, stand)| mine.contains(&stand.atm));
+        let stands = stands.map(|(index, stand)| (stand.atm.clone(), index)).collect();
         Self {
             random: world.random(OPERATOR, index),
+            stands,
             world,
             api,
             troubled: HashMap::new(),
@@ -57,8 +70,9 @@ impl Operator {
 
     /// Goes its rounds until dropped.
     pub async fn work(mut self) {
+        let machines = u32::try_from(self.stands.len()).unwrap_or(u32::MAX);
         loop {
-            sleep(ROUND).await;
+            sleep(ROUND + LOOK * machines).await;
             if let Err(error) = self.round().await {
                 // The daemon is being killed and started: the next round comes.
                 tracing::debug!(%error, "the operator gets no answer");
@@ -70,7 +84,7 @@ impl Operator {
         let atms = self.api.atms().await?;
         let world = Arc::clone(&self.world);
         for atm in &atms {
-            let Some(stand) = world.stands.iter().find(|stand| stand.atm == atm.id) else {
+            let Some(stand) = self.stands.get(&atm.id).and_then(|index| world.stands.get(*index)) else {
                 continue;
             };
             for id in &atm.open {
@@ -208,7 +222,11 @@ fn needs_notes(stand: &Stand, low: u32) -> bool {
     let low = CASSETTES
         .iter()
         .any(|position| stand.inside.remaining(*position) <= low);
-    let events = stand.inside.events();
+    low || stand.inside.read(is_dry)
+}
+
+/// Whether a cassette gave no more, and was not filled since.
+fn is_dry(events: &[Event]) -> bool {
     let last = events.iter().rev().find(|event| {
         let dry = matches!(
             event.what,
@@ -218,7 +236,7 @@ fn needs_notes(stand: &Stand, low: u32) -> bool {
         );
         dry || matches!(event.what, What::Refilled { .. })
     });
-    low || last.is_some_and(|event| matches!(event.what, What::FaultApplied { .. }))
+    last.is_some_and(|event| matches!(event.what, What::FaultApplied { .. }))
 }
 
 /// What the operator counts.

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::Payments;
+use super::costs::Costs;
+use super::{Payments, Transport};
 use crate::sim::audit::latency::{Quantiles, stages};
 use crate::sim::audit::{Evidence, Facts, OpenItem, Verdict, Violation};
 use crate::sim::lnd::node::record::InvoiceState;
@@ -40,6 +41,8 @@ pub struct Report {
     pub seed: u64,
     /// Machines.
     pub atms: usize,
+    /// What was between the daemon and the machines.
+    pub transport: Transport,
     /// Where the hold invoices were made.
     pub payments: Payments,
     /// Sites before a server; 0 when there was no server.
@@ -66,6 +69,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// By customers' clocks and the two ledgers, never by the daemon's.
     pub latency_ms: BTreeMap<&'static str, Quantiles>,
+    /// What the daemon cost.
+    pub daemon: Costs,
     /// What is left open, and why.
     pub open_items: Vec<OpenItem>,
     /// Differences that the daemon itself names as unknown.
@@ -79,8 +84,12 @@ pub struct Run {
     pub seed: u64,
     /// How long customers came.
     pub duration_s: u64,
+    /// What was between the daemon and the machines.
+    pub transport: Transport,
     /// Where the hold invoices were made.
     pub payments: Payments,
+    /// What the daemon cost.
+    pub costs: Costs,
     /// SIGKILLs of the daemon, or of sites.
     pub kills: u64,
     /// SIGKILLs of the sites' server.
@@ -106,6 +115,7 @@ impl Report {
         Self {
             seed: run.seed,
             atms: evidence.machines.len(),
+            transport: run.transport,
             payments: run.payments,
             sites: evidence.sites.len(),
             duration_s: run.duration_s,
@@ -119,6 +129,7 @@ impl Report {
             relays: run.relays,
             violations: verdict.violations,
             latency_ms: stages(&evidence.visits, facts),
+            daemon: run.costs,
             open_items: verdict.open,
             excused: verdict.excused,
         }
@@ -157,6 +168,7 @@ impl Report {
         for (stage, q) in &self.latency_ms {
             _ = writeln!(text, "  {stage}: half within {} ms, 99 % within {} ms", q.p50, q.p99);
         }
+        text += &self.daemon.summary(self.atms);
         self.say_open(&mut text);
         self.say_verdict(&mut text);
         text

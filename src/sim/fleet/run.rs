@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::costs::Costs;
 use super::customer::customers;
 use super::daemon::Daemon;
 use super::keeper::{Keeper, kill_now_and_then};
@@ -19,7 +20,7 @@ use super::progress::{self, say};
 use super::report::{Report, Run};
 use super::scenario::Scenario;
 use super::world::{Stand, World, around, count, read};
-use super::{Options, Payments, SimulationError, stage, system, words};
+use super::{Options, Payments, SimulationError, Transport, machines, stage, system, words};
 use crate::ids::{AtmId, ClientName};
 use crate::sim::audit::{Evidence, Facts, Statement, judge, liveness};
 use crate::sim::lnd::Fault;
@@ -34,8 +35,6 @@ const CLOSING_NOSTR: Duration = Duration::from_secs(90);
 const LAST_WORDS: Duration = Duration::from_secs(30);
 /// A hold may outlast its deadlines by the time the daemon is dead or ending.
 const SLACK: Duration = Duration::from_secs(30);
-/// Open files of this process beside the machines'.
-const FILES: u64 = 256;
 /// The generators' names.
 const KILLS: u64 = 3;
 const RESTARTS: u64 = 4;
@@ -50,12 +49,9 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
         Some(path) => Scenario::load(path)?,
         None => Scenario::built_in()?,
     };
-    check_limits(options.atms)?;
+    machines::check_limits(&options)?;
     stage::sites(&options)?;
-    if scenario.nostr.is_some() && options.payments == Payments::Lnd {
-        let why = "the scenario has [relay] or [server], which are there with --payments nostr only";
-        return Err(SimulationError::Own(why.into()));
-    }
+    fits(&options, &scenario)?;
     if let Some(path) = &options.report {
         // Now, and not after hours.
         std::fs::write(path, "").map_err(system(format!("--report {}", path.display())))?;
@@ -82,6 +78,27 @@ pub async fn simulate(options: Options) -> Result<bool, SimulationError> {
     good
 }
 
+/// Whether the scenario can be played with these options.
+fn fits(options: &Options, scenario: &Scenario) -> Result<(), SimulationError> {
+    let own = |why: &str| Err(SimulationError::Own(why.into()));
+    if scenario.nostr.is_some() && options.payments == Payments::Lnd {
+        return own("the scenario has [relay] or [server], which are there with --payments nostr only");
+    }
+    if options.transport == Transport::Memory {
+        if options.payments == Payments::Nostr {
+            return own(
+                "--transport memory: the daemon is in this process, and there is one; --payments nostr needs several",
+            );
+        }
+        if scenario.daemon.kill_every.is_some() {
+            return own(
+                "--transport memory: the daemon is in this process and can not be killed; the scenario has daemon.kill_every",
+            );
+        }
+    }
+    Ok(())
+}
+
 fn introduce(options: &Options, scenario: &Scenario) {
     say(&format!(
         "Simulating {} cash-out ATMs for {} s (seed {}): {}.",
@@ -91,6 +108,12 @@ fn introduce(options: &Options, scenario: &Scenario) {
         scenario.about
     ));
     match options.payments {
+        Payments::Lnd if options.transport == Transport::Memory => {
+            say(
+                "The daemon is on threads of this process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on",
+            );
+            say("lines in memory, customers who pay hold invoices or do not, and an operator who clears jams.");
+        }
         Payments::Lnd => {
             say(
                 "The daemon is a real `tellerd run` process. Around it: a simulated LND (gRPC over TLS), emulated dispensers on",
@@ -103,33 +126,14 @@ fn introduce(options: &Options, scenario: &Scenario) {
             say("emulated Nostr relays. Around them: a simulated LND (gRPC over TLS), emulated dispensers on");
         }
     }
-    say("serial lines (pseudo-terminals), customers who pay hold invoices or do not, and an operator who clears jams.");
+    if options.transport == Transport::Pty {
+        say(
+            "serial lines (pseudo-terminals), customers who pay hold invoices or do not, and an operator who clears jams.",
+        );
+    }
     say(
         "When the last customer is gone, every note that left a machine is compared with every satoshi that was taken.",
     );
-}
-
-fn check_limits(atms: usize) -> Result<(), SimulationError> {
-    let too_many = |why: String| Err(SimulationError::TooMany { atms, why });
-    let wanted = u64::try_from(atms).unwrap_or(u64::MAX);
-    if wanted == 0 {
-        return Err(SimulationError::Own("--atms: at least one machine".into()));
-    }
-    let terminals = std::fs::read_to_string("/proc/sys/kernel/pty/max");
-    if let Some(most) = terminals.ok().and_then(|text| text.trim().parse::<u64>().ok())
-        && wanted.saturating_add(16) > most
-    {
-        return too_many(format!("this system has {most} pseudo-terminals"));
-    }
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    if let Some(most) = files
-        && wanted.saturating_mul(4).saturating_add(FILES) > most
-    {
-        return too_many(format!(
-            "a process may open {most} files here (ulimit -n), 4 for each machine and {FILES} are needed"
-        ));
-    }
-    Ok(())
 }
 
 /// Everything between an empty work directory and the verdict.
@@ -139,17 +143,24 @@ async fn perform(options: &Options, scenario: Scenario, place: &Place) -> Result
         world,
         daemons,
         server,
+        meter,
         lnd: _lnd,
     } = stage::set(options, scenario, place, &mut tasks).await?;
     let world = Arc::new(world);
+    let mut costs = Costs::new(meter.filter(|_| world.scenario.daemon.kill_every.is_none()), &world);
+    costs.idle(&world).await?;
     let display = tokio::spawn(progress::show(Arc::clone(&world), options.duration));
-    let played = play(options, &world, (daemons, server), &mut tasks).await;
+    let played = play(options, &world, (daemons, server), &mut tasks, &mut costs).await;
     display.abort();
     progress::done();
     let statement = played?;
     let words = serde_json::to_vec_pretty(&statement).map_err(|error| SimulationError::Own(error.to_string()))?;
     std::fs::write(place.last_words(), words).map_err(system("last_words.json"))?;
-    audit(options, &world, statement)
+    let good = audit(options, &world, statement, costs)?;
+    if options.transport == Transport::Memory && (options.keep.is_some() || !good) {
+        machines::write_ledgers(place, &world.stands)?;
+    }
+    Ok(good)
 }
 
 /// From the first customer to the daemons' last words.
@@ -158,7 +169,9 @@ async fn play(
     world: &Arc<World>,
     (daemons, server): (Vec<Daemon>, Option<Daemon>),
     tasks: &mut JoinSet<String>,
+    costs: &mut Costs,
 ) -> Result<Statement, SimulationError> {
+    costs.busy_begins();
     let mut visitors = JoinSet::new();
     for index in 0..world.stands.len() {
         visitors.spawn(customers(Arc::clone(world), index));
@@ -173,6 +186,7 @@ async fn play(
         () = sleep(options.duration) => {}
         Some(ended) = tasks.join_next() => world.trouble("simulation", ended.unwrap_or_else(|error| error.to_string())),
     }
+    costs.busy_ends();
     world.closed.send_replace(true);
     let closing = Instant::now() + closing(options.payments);
     _ = timeout_at(closing, async { while visitors.join_next().await.is_some() {} }).await;
@@ -245,7 +259,7 @@ fn expected_sites(world: &World) -> Vec<(ClientName, Vec<AtmId>)> {
     named.collect()
 }
 
-fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool, SimulationError> {
+fn audit(options: &Options, world: &World, statement: Statement, costs: Costs) -> Result<bool, SimulationError> {
     let evidence = Evidence {
         machines: world.stands.iter().map(Stand::machine).collect(),
         ledger: world.lnd.ledger()?,
@@ -271,7 +285,9 @@ fn audit(options: &Options, world: &World, statement: Statement) -> Result<bool,
     let run = Run {
         seed: options.seed,
         duration_s: options.duration.as_secs(),
+        transport: options.transport,
         payments: options.payments,
+        costs,
         kills: read(&world.figures.kills),
         server_kills: read(&world.figures.server_kills),
         faults: world.happened().0,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::arrivals::Arrivals;
 use super::fault::{FAULTS, FaultKind};
 use crate::config::ConfigErrors;
 use crate::config::reader::{self, Section};
@@ -37,10 +38,12 @@ pub struct Scenario {
 }
 
 /// `[customers]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Customers {
     /// Mean time between two customers of one ATM.
     pub pause: Duration,
+    /// How their times are drawn.
+    pub arrivals: Arrivals,
     /// What they ask for.
     pub amounts: Vec<Minor>,
     /// How they behave; weights, not all zero.
@@ -193,6 +196,7 @@ fn read(mut root: Section) -> Option<Scenario> {
 
 fn customers(mut section: Section) -> Customers {
     let pause = section.or("pause", duration, Duration::from_secs(2));
+    let arrivals = Arrivals::read(&mut section);
     let usual = || [20, 40, 60, 100, 140, 200].map(|units| Minor(units * 100)).to_vec();
     let amounts = section.optional("amounts", amounts).unwrap_or_else(usual);
     let mut shares: Vec<(Behaviour, u32)> = Vec::new();
@@ -207,7 +211,12 @@ fn customers(mut section: Section) -> Customers {
         );
     }
     section.finish();
-    Customers { pause, amounts, shares }
+    Customers {
+        pause,
+        arrivals,
+        amounts,
+        shares,
+    }
 }
 
 /// What the fleet's notes of 20 and 50 can make is the daemon's to judge.
@@ -347,7 +356,7 @@ mod tests {
             seen.push(path.file_name().expect("name").to_string_lossy().into_owned());
         }
         let page = include_str!("../../../docs/SIMULATION.md");
-        for wanted in ["calm.toml", "jams.toml", "crash.toml", "flaky-relay.toml"] {
+        for wanted in ["calm.toml", "jams.toml", "crash.toml", "flaky-relay.toml", "scale.toml"] {
             assert!(seen.iter().any(|name| name == wanted), "{wanted} in {seen:?}");
             assert!(page.contains(wanted), "{wanted}");
         }

@@ -2,27 +2,26 @@
 //!
 //! Called by the runner. What must stay true: all is there before the first customer comes; each daemon runs.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use ::nostr::{Keys, RelayUrl};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use super::client::Api;
-use super::daemon::{Daemon, Port};
+use super::daemon::{Daemon, Port, Program};
+use super::machines::{self, Started};
+use super::meter::Meter;
 use super::place::{Home, Place, write_secret};
 use super::scenario::Scenario;
-use super::setup::{self, DENOMINATIONS, SiteSetup, WayToServer};
+use super::setup::{self, SiteSetup, WayToServer};
 use super::world::{Figures, OnNostr, Site, Stand, World};
-use super::{Options, Payments, SimulationError, system};
+use super::{Options, Payments, SimulationError, Transport, system};
 use crate::config::token::load_or_create_token;
-use crate::hardware::emulate::serve_on_pty;
-use crate::hardware::puloon::emulator::{Emulator, EmulatorHandle, Setup};
+use crate::hardware::port::Connect;
 use crate::ids::{AtmId, NostrKey};
-use crate::money::Minor;
 use crate::sim::lnd::{SimLnd, SimLndOptions};
 use crate::sim::relay::{RelayHandle, RelayOptions};
 
@@ -43,6 +42,8 @@ pub struct Crew {
     pub daemons: Vec<Daemon>,
     /// The sites' server.
     pub server: Option<Daemon>,
+    /// Of the only daemon; `None` when there are several.
+    pub meter: Option<Meter>,
     /// Ends with the simulation.
     pub lnd: SimLnd,
 }
@@ -80,14 +81,21 @@ pub async fn set(
     let atms: Result<Vec<AtmId>, _> = (0..options.atms).map(|index| setup::atm_name(index).parse()).collect();
     let atms = atms.map_err(|error: crate::ids::BadId| own(error.to_string()))?;
     let (lnd, lnd_port) = start_lnd(place, &scenario, tasks)?;
-    let machines = start_machines(place, &scenario, &atms, tasks).await?;
+    let Started { machines, lines } = machines::start(options.transport, place, &scenario, &atms, tasks).await?;
     let born = match options.payments {
-        Payments::Lnd => start_one(options, place, &scenario, atms, lnd_port).await?,
+        Payments::Lnd => start_one(options, place, &scenario, (atms, lines), lnd_port).await?,
         Payments::Nostr => start_sites(options, place, &scenario, &atms, lnd_port).await?,
     };
+    let homes = |site: &Site| {
+        site.atms
+            .iter()
+            .cloned()
+            .zip(std::iter::repeat(site.api.clone()))
+            .collect::<Vec<_>>()
+    };
+    let apis: HashMap<AtmId, Api> = born.sites.iter().flat_map(homes).collect();
     let stands = machines.into_iter().filter_map(|(atm, inside)| {
-        let site = born.sites.iter().find(|site| site.atms.contains(&atm))?;
-        let api = site.api.clone();
+        let api = apis.get(&atm)?.clone();
         Some(Stand { atm, inside, api })
     });
     let world = World {
@@ -107,6 +115,7 @@ pub async fn set(
         world,
         daemons: born.daemons,
         server: born.server,
+        meter: born.meter,
         lnd,
     })
 }
@@ -128,76 +137,36 @@ fn start_lnd(
     Ok((lnd, address.port()))
 }
 
-async fn start_machines(
-    place: &Place,
-    scenario: &Scenario,
-    atms: &[AtmId],
-    tasks: &mut JoinSet<String>,
-) -> Result<Vec<(AtmId, EmulatorHandle)>, SimulationError> {
-    let mut started = Vec::new();
-    let machines = scenario.machines;
-    for atm in atms {
-        let notes = DENOMINATIONS.map(|value| {
-            if value > Minor::ZERO {
-                i64::from(machines.notes)
-            } else {
-                -1
-            }
-        });
-        let setup = Setup {
-            cassettes: notes,
-            near_end_notes: machines.low_notes,
-            note_ms: u64::try_from(machines.note_time.as_millis()).unwrap_or(u64::MAX),
-            purge_ms: 100,
-            ledger: Some(place.ledger(atm)),
-            ..Setup::default()
-        };
-        let emulator = Emulator::new(setup::variant(atm), setup).map_err(system(format!("the dispenser of {atm}")))?;
-        let inside = emulator.handle();
-        let (line, name) = (place.line(atm), atm.to_string());
-        tasks.spawn(async move {
-            format!(
-                "the dispenser of {name} ended: {:?}",
-                serve_on_pty(&emulator, &line).await
-            )
-        });
-        started.push((atm.clone(), inside));
-    }
-    // Every line is there before a daemon looks for it.
-    for (atm, _) in &started {
-        let line = place.line(atm);
-        while std::fs::symlink_metadata(&line).is_err() {
-            if let Some(Ok(ended)) = tasks.try_join_next() {
-                return Err(SimulationError::Own(ended));
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-    Ok(started)
-}
-
 /// The daemons, up.
 struct Born {
     sites: Vec<Site>,
     nostr: Option<OnNostr>,
     daemons: Vec<Daemon>,
     server: Option<Daemon>,
+    meter: Option<Meter>,
 }
 
 async fn start_one(
     options: &Options,
     place: &Place,
     scenario: &Scenario,
-    atms: Vec<AtmId>,
+    (atms, lines): (Vec<AtmId>, BTreeMap<AtmId, Connect>),
     lnd_port: u16,
 ) -> Result<Born, SimulationError> {
     let text = |port| setup::fleet_text(place, scenario, &atms, port, lnd_port);
-    let (daemon, api) = start_daemon(options, "the daemon", place.only(), text).await?;
+    let program = match options.transport {
+        Transport::Pty => Program::process(&options.program),
+        Transport::Memory => Program::inside(&options.program, lines),
+    };
+    let inside = Meter::inside();
+    let (daemon, api) = start_daemon(program, "the daemon", place.only(), text).await?;
+    let meter = daemon.process().map_or(inside, Meter::of);
     Ok(Born {
         sites: vec![Site { name: None, api, atms }],
         nostr: None,
         daemons: vec![daemon],
         server: None,
+        meter: Some(meter),
     })
 }
 
@@ -221,12 +190,13 @@ async fn start_sites(
     let setups = site_setups(place, sites(options)?)?;
     let key = make_key(&place.of("server"))?;
     let text = |port| setup::server_text(scenario, &setups, &urls, port, lnd_port);
-    let (daemon, server) = start_daemon(options, "server", place.of("server"), text).await?;
+    let (daemon, server) = start_daemon(Program::process(&options.program), "server", place.of("server"), text).await?;
     let mut born = Born {
         sites: Vec::new(),
         nostr: None,
         daemons: Vec::new(),
         server: Some(daemon),
+        meter: None,
     };
     for (index, setup) in setups.iter().enumerate() {
         let share = |index: usize| index * atms.len() / setups.len();
@@ -241,7 +211,7 @@ async fn start_sites(
             None => pair(&server, setup, &home, &urls).await?,
         };
         let text = |port| setup::site_text(place, scenario, atms, port, &way);
-        let (daemon, api) = start_daemon(options, setup.name.as_str(), home, text).await?;
+        let (daemon, api) = start_daemon(Program::process(&options.program), setup.name.as_str(), home, text).await?;
         born.daemons.push(daemon);
         born.sites.push(Site {
             name: Some(setup.name.clone()),
@@ -293,7 +263,7 @@ async fn pair(server: &Api, setup: &SiteSetup, home: &Home, urls: &[RelayUrl]) -
 
 /// Writes a configuration and starts a daemon for the first time.
 async fn start_daemon(
-    options: &Options,
+    program: Program,
     name: &str,
     home: Home,
     text: impl FnOnce(u16) -> String,
@@ -309,7 +279,7 @@ async fn start_daemon(
     let config = home.config();
     std::fs::write(&config, text(port.number)).map_err(system(config.display().to_string()))?;
     let api = Api::new(port.number, token.expose()).map_err(|error| SimulationError::Client(error.to_string()))?;
-    let mut daemon = Daemon::new(options.program.clone(), name.to_owned(), home, api.clone(), port);
+    let mut daemon = Daemon::new(program, name.to_owned(), home, api.clone(), port);
     match daemon.start().await.map_err(|error| failed(error.to_string()))? {
         None => Ok((daemon, api)),
         Some(status) => Err(failed(format!("it ended at once ({status})"))),
@@ -318,12 +288,15 @@ async fn start_daemon(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn machines_are_spread_over_a_few_sites() {
         let options = |payments, atms, sites| Options {
             atms,
+            transport: Transport::Pty,
             payments,
             sites,
             duration: Duration::ZERO,

@@ -2,6 +2,7 @@
 //!
 //! Called by the runner. What must stay true: a daemon that is away is waited for; each speaks for its own machines only.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -9,6 +10,7 @@ use tokio::time::sleep;
 use super::client::ClientError;
 use super::world::{Site, World};
 use crate::api::{CashOutView, SiteView};
+use crate::ids::AtmId;
 use crate::money::Funds;
 use crate::sim::audit::Statement;
 use crate::sim::lnd::node::record::InvoiceState;
@@ -82,7 +84,8 @@ async fn statement(world: &World) -> Result<Statement, ClientError> {
             .iter()
             .map(|view| &view.atm)
             .chain(atms.iter().map(|view| &view.id));
-        if let Some(foreign) = named.find(|atm| !site.atms.contains(atm)) {
+        let own: HashSet<&AtmId> = site.atms.iter().collect();
+        if let Some(foreign) = named.find(|atm| !own.contains(atm)) {
             world.trouble(
                 "wrong_terms",
                 format!("{:?} names {foreign}, a machine of another", site.name),

@@ -172,12 +172,16 @@ impl World {
     #[must_use]
     pub fn happened(&self) -> (u64, u64) {
         let (mut faults, mut notes) = (0, 0);
-        for event in self.stands.iter().flat_map(|stand| stand.inside.events()) {
-            match event.what {
-                What::FaultApplied { .. } => faults += 1,
-                What::NoteDelivered { .. } => notes += 1,
-                _ => {}
-            }
+        for stand in &self.stands {
+            stand.inside.read(|events| {
+                for event in events {
+                    match event.what {
+                        What::FaultApplied { .. } => faults += 1,
+                        What::NoteDelivered { .. } => notes += 1,
+                        _ => {}
+                    }
+                }
+            });
         }
         (faults, notes)
     }

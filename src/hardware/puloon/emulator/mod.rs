@@ -130,6 +130,11 @@ impl DerefMut for MachineGuard<'_> {
 }
 
 impl EmulatorHandle {
+    /// Looks at what happened since the start. The machine stands still meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&[Event]) -> T) -> T {
+        look(self.emulator.machine().ledger.events())
+    }
+
     /// What happened since the start.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
