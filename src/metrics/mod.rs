@@ -7,6 +7,7 @@
 mod catalogue;
 mod label;
 mod nostr;
+mod process;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use label::{ActorKind, AtmState, CashOutOutcome, FailureReason, LndMethod, N
 
 use label::{Children, Label};
 use nostr::NostrFamilies;
+use process::ProcessFamilies;
 use register::Register;
 
 /// All metrics; clones share them.
@@ -75,6 +77,7 @@ struct Families {
     losses_booked: IntCounter,
     http_requests: IntCounterVec,
     nostr: NostrFamilies,
+    process: ProcessFamilies,
 }
 
 /// What is at stake now, over all invoices.
@@ -152,6 +155,7 @@ impl Metrics {
             losses_booked: make.counter("tellerd_losses_booked_minor_units_total")?,
             http_requests: make.counters("tellerd_http_requests_total")?,
             nostr: NostrFamilies::new(&make)?,
+            process: ProcessFamilies::new(&make)?,
             registry: make.into_registry(),
         };
         let metrics = Self(Arc::new(families));
@@ -170,6 +174,7 @@ impl Metrics {
     /// The answer to `GET /metrics`, text format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
+        self.0.process.read();
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics can not be rendered");

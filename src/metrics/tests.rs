@@ -68,7 +68,9 @@ fn a_site_is_exported_with_closed_labels_while_it_is_a_site() {
 
 /// The cells of the table, back-quotes removed.
 fn documented() -> Vec<Vec<String>> {
-    let rows = PAGE.lines().filter(|line| line.starts_with("| `tellerd_"));
+    let rows = PAGE
+        .lines()
+        .filter(|line| line.starts_with("| `tellerd_") || line.starts_with("| `process_"));
     rows.map(|row| {
         let cells = row.trim_matches('|').split('|');
         cells.map(|cell| cell.replace('`', "").trim().to_owned()).collect()
@@ -137,10 +139,10 @@ fn label_name(text: &str) -> Option<&str> {
 fn names_follow_the_conventions() {
     for family in Metrics::catalogue() {
         let name = family.name;
-        assert!(name.starts_with("tellerd_"), "{name}");
+        assert!(name.starts_with("tellerd_") || name.starts_with("process_"), "{name}");
         assert_eq!(name.ends_with("_total"), family.kind == Kind::Counter, "{name}");
         if family.unit == "seconds" {
-            assert!(name.ends_with("_seconds"), "{name}");
+            assert!(name.trim_end_matches("_total").ends_with("_seconds"), "{name}");
         }
         if let Kind::Histogram(bounds) = family.kind {
             assert!(bounds.is_sorted_by(|a, b| a < b), "{name}");
@@ -243,6 +245,21 @@ fn a_removed_atm_is_exported_no_more() {
         !text.contains("atm=\"lobby\"") && text.contains("atm=\"hall\""),
         "{text}"
     );
+}
+
+#[test]
+fn the_process_tells_of_itself() {
+    let text = Metrics::new().unwrap().render();
+    let value = |name: &str| -> f64 {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    };
+    for family in Metrics::catalogue().iter().filter(|f| f.name.starts_with("process_")) {
+        assert!(value(family.name) > 0.0, "{}", family.name);
+    }
+    assert!(value("process_open_fds") <= value("process_max_fds"));
+    // 2020; a clock of milliseconds would be far beyond 2100.
+    assert!((1.577e9..4.1e9).contains(&value("process_start_time_seconds")));
 }
 
 /// An alert on a name that is not exported never fires, and nobody notices.
