@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod crash_audit;
 mod daemon;
+mod dashboards;
 mod fleet;
 mod fleet_journal;
 mod fleet_lnd;
