@@ -179,6 +179,7 @@ fn known_children_are_exported_from_the_start() {
         "tellerd_invoices_pending{state=\"settling\"} 0",
         "tellerd_stage_duration_seconds_count{outcome=\"failed\",stage=\"total\"} 0",
         "tellerd_lowest_blocks_left NaN",
+        "tellerd_nostr_shards_total{direction=\"in\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }

@@ -8,13 +8,13 @@ Source: Prometheus' HTTP API, Grafana's documentation of $__rate_interval.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -151,11 +151,13 @@ def main():
     home = ROOT / "target/prometheus"
     home.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=home, prefix="run."))
-    print(f"everything is in {work}", flush=True)
+    print(f"everything is in {work}, and stays there when something is wrong", flush=True)
     try:
         good = mode(work)
     except KeyboardInterrupt:
         good = False
+    if good:
+        shutil.rmtree(work)
     sys.exit(0 if good else 1)
 
 
