@@ -65,7 +65,7 @@ def panel(kind, title, unit, queries, text, width=8, height=7, steps=None, **opt
         "datasource": DATASOURCE,
         "gridPos": {"w": width, "h": height},
         "fieldConfig": {"defaults": shown, "overrides": []},
-        "options": OPTIONS[kind],
+        "options": OPTIONS[kind] | ({"textMode": "name"} if options.get("name_alone") else {}),
         "targets": targets,
     }
     if kind == "table":
@@ -165,7 +165,7 @@ def variables(atm):
     made = [source, variable("job", "Job", "label_values(tellerd_build_info, job)")]
     made.append(variable("instance", "Instance", 'label_values(tellerd_build_info{job=~"$job"}, instance)'))
     if atm:
-        query = words('label_values(tellerd_atm_state{SEL, state="ready"}, atm)')
+        query = words("label_values(tellerd_atm_state{SEL}, atm)")
         made.append(variable("atm", "ATM", query, several=atm == "several"))
     return made
 
@@ -260,7 +260,8 @@ FLEET = [
 
 ONE = [
     panel("state-timeline", "What it does", YES, [("{{state}}", "sum by (state) (tellerd_atm_state{ATM})")],
-          "The state of the machine over time: one row is 1 at any moment.", 24, 6),
+          "The state of the machine over time: one row is Yes at any moment.", 24, 6,
+          [{"color": "transparent", "value": None}, {"color": "blue", "value": 1}]),
     panel("bargauge", "Fill of the cassettes", RATIO,
           [("cassette {{position}}",
             'tellerd_cassette_notes{ATM, kind="remaining"} / ignoring (kind) tellerd_cassette_notes{ATM, kind="loaded"}')],
@@ -361,7 +362,7 @@ LIGHTNING = [
 PROCESS = [
     stat("Answers", YES, [("{{instance}}", "up{SEL}")], "Whether Prometheus reaches each tellerd.", width=6, steps=below(bad=1)),
     stat("Version", "none", [("{{instance}}: {{version}}", "tellerd_build_info{SEL}")],
-         "The version of each tellerd. It should be one in a fleet.", width=6),
+         "The version of each tellerd. It should be one in a fleet.", width=6, name_alone=True),
     stat("Began", WHEN, [("{{instance}}", "1000 * process_start_time_seconds{SEL}")],
          "When each process began. Recently, and not by you: the log says why it ended.", width=6),
     stat("Parts that died, last day", COUNT, [("{{actor}}", "sum by (actor) (actor:tellerd_actor_restarts:increase1d{SEL})")],
