@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -103,6 +102,11 @@ def prometheus(work, address):
     return child, url
 
 
+def end(child):
+    child.terminate()
+    child.wait(timeout=30)
+
+
 def all_up(data, targets):
     """Every daemon was scraped, so that what follows is about all of them."""
     found = data.get("query", query="sum by (instance) (up{job='tellerd'}) == 1")["result"]
@@ -126,8 +130,7 @@ def check(work):
         sys.exit(f"the simulation ended with status {status}")
     data.run_is_over()
     passed, failed = ask_everything(data, EXPECTED)
-    child.send_signal(signal.SIGTERM)
-    child.wait(timeout=30)
+    end(child)
     # The line by which CI counts.
     print(f"prometheus: {passed} passed, {failed} failed")
     return failed == 0
@@ -137,10 +140,15 @@ def watch(work):
     fleet = simulate(work, "1440m")
     targets = addresses(work, fleet)
     configure(work, targets)
-    _child, url = prometheus(work, "127.0.0.1:9090")
+    child, url = prometheus(work, "127.0.0.1:9090")
     print(f"Prometheus on {url}: {url}/alerts and {url}/rules; it scrapes {', '.join(targets)} each {SCRAPE}. Ctrl-C ends it.")
-    fleet.wait()
-    return False
+    try:
+        fleet.wait()
+        return False
+    except KeyboardInterrupt:
+        end(fleet)
+        end(child)
+        return True
 
 
 def main():
@@ -152,10 +160,7 @@ def main():
     home.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=home, prefix="run."))
     print(f"everything is in {work}, and stays there when something is wrong", flush=True)
-    try:
-        good = mode(work)
-    except KeyboardInterrupt:
-        good = False
+    good = mode(work)
     if good:
         shutil.rmtree(work)
     sys.exit(0 if good else 1)
