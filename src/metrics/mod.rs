@@ -8,6 +8,7 @@ mod catalogue;
 mod label;
 mod machines;
 mod nostr;
+mod process;
 mod register;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use machines::Machines;
 
 use label::{Children, Label};
 use nostr::NostrFamilies;
+use process::ProcessFamilies;
 use register::Register;
 
 /// All metrics; clones share them.
@@ -73,6 +75,7 @@ struct Families {
     losses_booked: IntCounter,
     http_requests: IntCounterVec,
     nostr: NostrFamilies,
+    process: ProcessFamilies,
 }
 
 /// What is at stake now, over all invoices.
@@ -149,6 +152,7 @@ impl Metrics {
             losses_booked: make.counter("tellerd_losses_booked_minor_units_total")?,
             http_requests: make.counters("tellerd_http_requests_total")?,
             nostr: NostrFamilies::new(&make)?,
+            process: ProcessFamilies::new(&make)?,
             registry: make.into_registry(),
         };
         let metrics = Self(Arc::new(families));
@@ -173,6 +177,7 @@ impl Metrics {
             &AtmState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>(),
             states,
         );
+        self.0.process.read();
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics can not be rendered");

@@ -38,12 +38,17 @@ impl NostrFamilies {
         let request = make.histograms("tellerd_nostr_request_duration_seconds")?;
         let dropped = make.counters("tellerd_nostr_events_dropped_total")?;
         let ok = |method: &Method| (*method, request.with_label_values(&[method.name(), "ok"]));
+        let shards = make.counters("tellerd_nostr_shards_total")?;
+        for direction in ["in", "out"] {
+            // Exported from the start.
+            drop(shards.with_label_values(&[direction]));
+        }
         let reason = |reason: &DropReason| (*reason, dropped.with_label_values(&[reason.as_str()]));
         Ok(Self {
             request_ok: Method::ALL.iter().map(ok).collect(),
             dropped: DropReason::ALL.iter().map(reason).collect(),
             request,
-            shards: make.counters("tellerd_nostr_shards_total")?,
+            shards,
             skew: make.real_gauge("tellerd_nostr_clock_skew_seconds")?,
             relay_connected: make.gauges("tellerd_nostr_relay_connected")?,
             relay_reconnects: make.counters("tellerd_nostr_relay_reconnects_total")?,

@@ -5,8 +5,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Counter, Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 use super::catalogue::{CATALOGUE, Family, Kind};
@@ -30,6 +30,11 @@ impl Register {
 
     pub fn counter(&self, name: &str) -> Result<IntCounter, Error> {
         self.add(IntCounter::with_opts(opts(find(name, "counter")?))?)
+    }
+
+    /// A counter of parts, as of seconds.
+    pub fn real_counter(&self, name: &str) -> Result<Counter, Error> {
+        self.add(Counter::with_opts(opts(find(name, "counter")?))?)
     }
 
     pub fn counters(&self, name: &str) -> Result<IntCounterVec, Error> {

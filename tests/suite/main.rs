@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod crash_audit;
 mod daemon;
+mod dashboards;
 mod fleet;
 mod fleet_apart;
 mod fleet_journal;

@@ -301,11 +301,14 @@ impl Judge {
                 self.violation("forgotten", Some(atm), None, found);
             }
         }
+        let in_service = matches!(view.state.as_str(), "ready" | "busy");
         for books in &view.cassettes {
             let Some(totals) = totals.iter().find(|totals| totals.position == books.position) else {
                 continue;
             };
-            if let Some(found) = wrong_books(books, totals, !view.open.is_empty()) {
+            // No device counts a note that is stuck: it stays in the books until somebody counts, and nobody is served so long.
+            let stuck = if in_service { 0 } else { totals.stuck };
+            if let Some(found) = wrong_books(books, totals, stuck, !view.open.is_empty()) {
                 self.violation("books_wrong", Some(atm), None, found);
             } else if books.remaining != totals.remaining {
                 let excuse = format!(
@@ -322,9 +325,9 @@ fn is_settled_end(view: &CashOutView) -> bool {
     view.state == "completed" || view.state == "claim_owed"
 }
 
-/// Notes missing from the books or too many in them, beyond those that the books call unaccounted for, or promised to
-/// a cash-out that is still open.
-fn wrong_books(books: &CassetteView, totals: &CassetteTotals, open: bool) -> Option<String> {
+/// Notes missing from the books or too many in them, beyond those that the books call unaccounted for, `stuck`, or promised
+/// to a cash-out that is still open.
+fn wrong_books(books: &CassetteView, totals: &CassetteTotals, stuck: u32, open: bool) -> Option<String> {
     let sum = [
         books.delivered,
         books.rejected,
@@ -346,6 +349,7 @@ fn wrong_books(books: &CassetteView, totals: &CassetteTotals, open: bool) -> Opt
     } else {
         books.remaining
     };
+    let least = least.saturating_sub(stuck);
     let most = books.remaining.saturating_add(books.unaccounted);
     let fits = (least..=most).contains(&totals.remaining);
     (!fits).then(|| {

@@ -456,6 +456,20 @@ fn books_that_do_not_match_the_notes() {
 }
 
 #[test]
+fn a_stuck_note_is_in_the_books_of_a_machine_that_serves_nobody() {
+    let mut evidence = clean();
+    let totals = &mut evidence.machines[0].totals[0];
+    (totals.remaining, totals.stuck) = (totals.remaining - 1, 1);
+    assert_eq!(rules(&evidence), ["books_wrong"], "it would promise the note");
+    evidence.statement.atms[0].state = "out_of_service".into();
+    let found = verdict(&evidence);
+    assert!(found.violations.is_empty() && found.excused.len() == 1, "{found:?}");
+    evidence.machines[0].totals[0].remaining -= 1;
+    evidence.machines[0].totals[0].rejected += 1;
+    assert_eq!(rules(&evidence), ["books_wrong"], "one more is not stuck");
+}
+
+#[test]
 fn a_note_at_the_exit_counts_when_it_goes_and_for_its_own_dispense() {
     let mut machine = machine(&[(3_000, 2)]);
     let at_exit = What::NoteAtExit {
