@@ -116,11 +116,11 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> AppError {
     move |source| AppError::System { what, source }
 }
 
-/// Runs the daemon until it is asked to end. Needs an actix system around it.
+/// Runs the daemon until it is asked to end. Needs an actix system around it. `wrap` goes around each file of the journal.
 ///
 /// # Errors
 /// When it can not start, or can not go on.
-pub async fn run(config: Config) -> Result<(), AppError> {
+pub async fn run(config: Config, wrap: WrapFile) -> Result<(), AppError> {
     let opened = store::open(&config.data_dir)?;
     greet(&opened);
     check_orphans(&opened, &config.atms)?;
@@ -132,7 +132,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         .transpose()?;
     let listener = listen(config.http.listen)?;
     let metrics = Metrics::new()?;
-    let up = bring_up(&config, opened, &metrics, Options::default().wrap)?;
+    let up = bring_up(&config, opened, &metrics, wrap)?;
     serve(up, metrics, listener, token).await
 }
 

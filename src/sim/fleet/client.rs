@@ -81,6 +81,12 @@ impl Api {
         asked.send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
+    /// Whether customers can be served, by the daemon's word.
+    pub async fn is_ready(&self) -> bool {
+        let asked = self.request(Method::GET, "/readyz").timeout(Duration::from_secs(2));
+        asked.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// A customer wants notes.
     pub async fn start(&self, atm: &AtmId, amount_minor: Minor) -> Result<CashOutView, ClientError> {
         let atm = atm.clone();

@@ -7,6 +7,7 @@
 
 mod client;
 mod customer;
+mod cycles;
 mod daemon;
 pub(in crate::sim) mod fault;
 mod keeper;
@@ -18,6 +19,7 @@ mod run;
 mod scenario;
 pub(in crate::sim) mod setup;
 mod stage;
+mod trouble;
 mod words;
 mod world;
 
@@ -56,6 +58,8 @@ pub struct Options {
     pub sites: Option<usize>,
     /// How long customers come.
     pub duration: Duration,
+    /// Kill the daemon so many times, each start verified; customers come until that is done.
+    pub kills: Option<u64>,
     /// Everything random comes from it.
     pub seed: u64,
     /// The scenario; the built-in one when not named.

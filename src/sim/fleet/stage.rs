@@ -3,7 +3,8 @@
 //! Called by the runner. What must stay true: all is there before the first customer comes; each daemon runs.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::nostr::{Keys, RelayUrl};
@@ -101,6 +102,11 @@ pub async fn set(
         visits: Mutex::default(),
         troubles: Mutex::default(),
         figures: Figures::default(),
+        faults: Mutex::default(),
+        lasted_s: AtomicU64::new(0),
+        cycles: Arc::default(),
+        node_life: tokio::sync::Mutex::default(),
+        node_sync: tokio::sync::Mutex::default(),
         closed: watch::Sender::new(false),
     };
     Ok(Crew {
@@ -192,7 +198,7 @@ async fn start_one(
     lnd_port: u16,
 ) -> Result<Born, SimulationError> {
     let text = |port| setup::fleet_text(place, scenario, &atms, port, lnd_port);
-    let (daemon, api) = start_daemon(options, "the daemon", place.only(), text).await?;
+    let (daemon, api) = start_daemon(options, ("the daemon", scenario.disk.is_some()), place.only(), text).await?;
     Ok(Born {
         sites: vec![Site { name: None, api, atms }],
         nostr: None,
@@ -221,7 +227,7 @@ async fn start_sites(
     let setups = site_setups(place, sites(options)?)?;
     let key = make_key(&place.of("server"))?;
     let text = |port| setup::server_text(scenario, &setups, &urls, port, lnd_port);
-    let (daemon, server) = start_daemon(options, "server", place.of("server"), text).await?;
+    let (daemon, server) = start_daemon(options, ("server", scenario.disk.is_some()), place.of("server"), text).await?;
     let mut born = Born {
         sites: Vec::new(),
         nostr: None,
@@ -241,7 +247,7 @@ async fn start_sites(
             None => pair(&server, setup, &home, &urls).await?,
         };
         let text = |port| setup::site_text(place, scenario, atms, port, &way);
-        let (daemon, api) = start_daemon(options, setup.name.as_str(), home, text).await?;
+        let (daemon, api) = start_daemon(options, (setup.name.as_str(), scenario.disk.is_some()), home, text).await?;
         born.daemons.push(daemon);
         born.sites.push(Site {
             name: Some(setup.name.clone()),
@@ -294,7 +300,7 @@ async fn pair(server: &Api, setup: &SiteSetup, home: &Home, urls: &[RelayUrl]) -
 /// Writes a configuration and starts a daemon for the first time.
 async fn start_daemon(
     options: &Options,
-    name: &str,
+    (name, on_a_disk): (&str, bool),
     home: Home,
     text: impl FnOnce(u16) -> String,
 ) -> Result<(Daemon, Api), SimulationError> {
@@ -310,6 +316,9 @@ async fn start_daemon(
     std::fs::write(&config, text(port.number)).map_err(system(config.display().to_string()))?;
     let api = Api::new(port.number, token.expose()).map_err(|error| SimulationError::Client(error.to_string()))?;
     let mut daemon = Daemon::new(options.program.clone(), name.to_owned(), home, api.clone(), port);
+    if on_a_disk {
+        daemon.on_a_disk();
+    }
     match daemon.start().await.map_err(|error| failed(error.to_string()))? {
         None => Ok((daemon, api)),
         Some(status) => Err(failed(format!("it ended at once ({status})"))),
@@ -327,6 +336,7 @@ mod tests {
             payments,
             sites,
             duration: Duration::ZERO,
+            kills: None,
             seed: 1,
             scenario: None,
             report: None,
