@@ -7,6 +7,7 @@ mod clients;
 mod conformance;
 mod crash;
 mod crash_audit;
+mod damage;
 mod daemon;
 mod fleet;
 mod fleet_journal;

@@ -22,7 +22,7 @@ const READY: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 /// From the daemon's being ready to the kill, at most.
-const LIFE_MS: u64 = 1_200;
+const LIFE_MS: u64 = 1_900;
 /// From the process' start to the kill, at most, when the kill falls into the start.
 const START_MS: u64 = 300;
 /// Of so many kills one falls into a start.
