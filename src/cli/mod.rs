@@ -113,7 +113,9 @@ fn told(error: &anyhow::Error) -> String {
 /// into their errors; what matters of it is logged here.
 fn quietest(command: &Command) -> &'static str {
     match command {
-        Command::Run { .. } | Command::Emulate(emulate::Emulate::Run { .. }) => "tellerd=info,nostr_relay_pool=off,nostr_relay_builder=off,warn",
+        Command::Run { .. } | Command::Emulate(emulate::Emulate::Run { .. }) => {
+            "tellerd=info,nostr_relay_pool=off,nostr_relay_builder=off,warn"
+        }
         _ => "nostr_relay_pool=off,nostr_relay_builder=off,warn",
     }
 }

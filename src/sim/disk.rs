@@ -240,6 +240,11 @@ mod tests {
         file.append(b"again").unwrap();
         assert_eq!(held(), "again");
         std::fs::write(dir.path().join("disk"), "nonsense").unwrap();
-        assert!(file.append(b"x").unwrap_err().to_string().contains("`nonsense` is not good"));
+        assert!(
+            file.append(b"x")
+                .unwrap_err()
+                .to_string()
+                .contains("`nonsense` is not good")
+        );
     }
 }

@@ -302,7 +302,7 @@ impl Judge {
             let Some(totals) = totals.iter().find(|totals| totals.position == books.position) else {
                 continue;
             };
-            if let Some(found) = wrong_books(books, totals, !view.open.is_empty()) {
+            if let Some(found) = wrong_books(books, totals, view) {
                 self.violation("books_wrong", Some(atm), None, found);
             } else if books.remaining != totals.remaining {
                 let excuse = format!(
@@ -320,8 +320,9 @@ fn is_settled_end(view: &CashOutView) -> bool {
 }
 
 /// Notes missing from the books or too many in them, beyond those that the books call unaccounted for, or promised to
-/// a cash-out that is still open.
-fn wrong_books(books: &CassetteView, totals: &CassetteTotals, open: bool) -> Option<String> {
+/// a cash-out that is still open, or stuck in the path of a machine that the daemon calls out of service: they are booked
+/// when the path is cleared.
+fn wrong_books(books: &CassetteView, totals: &CassetteTotals, view: &AtmView) -> Option<String> {
     let sum = [
         books.delivered,
         books.rejected,
@@ -337,12 +338,17 @@ fn wrong_books(books: &CassetteView, totals: &CassetteTotals, open: bool) -> Opt
             books.position
         ));
     }
-    let least = if open {
+    let least = if !view.open.is_empty() {
         // Of an open order notes may have left, also into the reject tray.
         books.remaining.saturating_sub(books.reserved.saturating_mul(2))
     } else {
         books.remaining
     };
+    let in_the_path = match view.state.as_str() {
+        "out_of_service" | "draining" => totals.stuck,
+        _ => 0,
+    };
+    let least = least.saturating_sub(in_the_path);
     let most = books.remaining.saturating_add(books.unaccounted);
     let fits = (least..=most).contains(&totals.remaining);
     (!fits).then(|| {

@@ -3,8 +3,8 @@
 //! Called by the runner; one [`Keeper`] for each daemon. What must stay true: of daemons that share a killer one at most
 //! is down at a time by its hand, and all are up again when customers no longer come; one that ends by itself is told.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -186,6 +186,8 @@ pub async fn verify(world: &World, daemon: &Daemon) -> u64 {
 
 /// Reads `N records`, at the start of a line.
 fn records_in(told: &str) -> Option<u64> {
-    let numbers = told.lines().filter_map(|line| line.split_once(" records")?.0.parse().ok());
+    let numbers = told
+        .lines()
+        .filter_map(|line| line.split_once(" records")?.0.parse().ok());
     numbers.last()
 }

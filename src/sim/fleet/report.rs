@@ -185,7 +185,11 @@ impl Report {
     }
 
     fn say_faults(&self, text: &mut String) {
-        let kinds: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let kinds: Vec<String> = self
+            .faults
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
         for line in kinds.chunks(FAULTS_A_LINE) {
             _ = writeln!(text, "    {}", line.join(", "));
         }

@@ -92,7 +92,9 @@ fn introduce(options: &Options, scenario: &Scenario) {
         Some(kills) => format!("until the daemon was killed {kills} times"),
         None => format!("for {} s", options.duration.as_secs()),
     };
-    say(&format!("Simulating {atms} cash-out ATMs {time} (seed {seed}): {about}."));
+    say(&format!(
+        "Simulating {atms} cash-out ATMs {time} (seed {seed}): {about}."
+    ));
     match options.payments {
         Payments::Lnd => {
             say(

@@ -428,7 +428,9 @@ mod tests {
         let read = |more: &str| Scenario::parse(&format!("{least}{more}"), Path::new("s.toml"));
         let none = read("").expect("valid");
         assert_eq!((none.lnd.troubles, none.disk), (Vec::new(), None));
-        let some = read("[lnd]\njump_every = \"9s\"\nhang_every = \"5s\"\n[disk]\nfull_every = \"7s\"\nslow_sync = \"80ms\"\n");
+        let some = read(
+            "[lnd]\njump_every = \"9s\"\nhang_every = \"5s\"\n[disk]\nfull_every = \"7s\"\nslow_sync = \"80ms\"\n",
+        );
         let some = some.expect("valid");
         let secs = Duration::from_secs;
         assert_eq!(
