@@ -87,6 +87,12 @@ impl Api {
         Ok(self.request(Method::GET, "/readyz").send().await?.json().await?)
     }
 
+    /// Whether customers can be served, by the daemon's word.
+    pub async fn is_ready(&self) -> bool {
+        let asked = self.request(Method::GET, "/readyz").timeout(Duration::from_secs(2));
+        asked.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// A customer wants notes.
     pub async fn start(&self, atm: &AtmId, amount_minor: Minor) -> Result<CashOutView, ClientError> {
         let atm = atm.clone();
