@@ -50,6 +50,8 @@ def panel(kind, title, unit, queries, text, width=8, height=7, steps=None, **opt
             target["format"] = "table"
         targets.append(target)
     shown = {"unit": unit, "thresholds": {"mode": "absolute", "steps": steps or above()}}
+    if options.get("else_zero"):
+        shown["noValue"] = "0"
     shown["color"] = {"mode": "palette-classic" if kind == "timeseries" else "thresholds"}
     if kind == "timeseries":
         stacked = {"group": "A", "mode": "normal" if options.get("stacked") else "none"}
@@ -218,8 +220,8 @@ FLEET = [
     stat("Drift of money", MONEY, "sum(tellerd_conservation_drift_minor_units{SEL}) / 100",
          "Money that the books of the cash-outs can not explain. Anything but zero is a mistake of tellerd.",
          steps=above(bad=0.01)),
-    stat("Notes unaccounted for", NOTES, 'sum(tellerd_cassette_notes{ATM, kind="unaccounted"}) or vector(0)',
-         "Notes whose fate nobody could tell since the cassettes were counted last.", steps=above(warn=1)),
+    stat("Notes unaccounted for", NOTES, 'sum(tellerd_cassette_notes{ATM, kind="unaccounted"})',
+         "Notes whose fate nobody could tell since the cassettes were counted last.", steps=above(warn=1), else_zero=True),
     stat("Given away, last day", MONEY, "sum(instance:tellerd_losses_booked_minor_units:increase1d{SEL}) / 100",
          "Losses that were booked, by policy or by notes that a clearing pushed out, in whole units of the currency."),
     stat("Completed, last hour", RATIO,
@@ -260,7 +262,7 @@ FLEET = [
 
 ONE = [
     panel("state-timeline", "What it does", YES, [("{{state}}", "sum by (state) (tellerd_atm_state{ATM})")],
-          "The state of the machine over time: one row is Yes at any moment.", 24, 6,
+          "The state of the machine over time: one row has a bar at any moment.", 24, 6,
           [{"color": "transparent", "value": None}, {"color": "blue", "value": 1}]),
     panel("bargauge", "Fill of the cassettes", RATIO,
           [("cassette {{position}}",
@@ -281,10 +283,11 @@ ONE = [
     lines("Rejects", RATIO, [("{{atm}}", "atm:tellerd_rejected:ratio6h{ATM}")],
           "Share of the notes that went to the reject tray in six hours. Above 5 %: look at the notes, then the path.",
           steps=above(warn=0.05)),
-    stat("Reserved", NOTES, 'sum(tellerd_cassette_notes{ATM, kind="reserved"}) or vector(0)',
-         "Notes that open cash-outs keep. Above zero while nobody stands before the machine: a cash-out is stuck.", width=8),
-    stat("Unaccounted for", NOTES, 'sum(tellerd_cassette_notes{ATM, kind="unaccounted"}) or vector(0)',
-         "Notes whose fate nobody could tell. Count the machine.", width=8, steps=above(warn=1)),
+    stat("Reserved", NOTES, 'sum(tellerd_cassette_notes{ATM, kind="reserved"})',
+         "Notes that open cash-outs keep. Above zero while nobody stands before the machine: a cash-out is stuck.", width=8,
+         else_zero=True),
+    stat("Unaccounted for", NOTES, 'sum(tellerd_cassette_notes{ATM, kind="unaccounted"})',
+         "Notes whose fate nobody could tell. Count the machine.", width=8, steps=above(warn=1), else_zero=True),
     stat("Rejected since the last count", NOTES, 'sum(tellerd_cassette_notes{ATM, kind="rejected"})',
          "Notes in the reject tray. A full tray stops the machine: empty it when you load.", width=8),
 ]

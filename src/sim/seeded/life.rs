@@ -130,6 +130,7 @@ impl Lives<'_> {
                 let time = pause.draw("disk", |chance| chance.within(0, 6));
                 Box::pin(sleep(Duration::from_millis(time)))
             })),
+            ends: None,
         };
         let wrap = disk::wrap(scene, gate);
         let up = match bring_up_with(self.config, opened, &self.metrics, wrap, instead) {
