@@ -3,6 +3,7 @@
 //! Part of a scenario's `[customers]`; used by the customers' tasks. Pure. What must stay true: `poisson` arrivals do not depend on how
 //! long the machine serves anybody; over a whole day there are as many as `pause` says, whatever the profile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -22,7 +23,7 @@ pub enum Arrivals {
     /// Some time after the one before has gone: a quarter to seven quarters of the pause.
     Regular,
     /// A Poisson process, through a day with its quiet and its busy hours.
-    Poisson(Day),
+    Poisson(Arc<Day>),
 }
 
 /// A day of the simulation.
@@ -41,7 +42,7 @@ impl Arrivals {
         let length = section.or("day", duration, Duration::from_secs(24 * 3600));
         let hours = section.or("hours", hours, [1; HOURS]);
         match arrivals.as_str() {
-            "poisson" => Self::Poisson(Day::new(length, hours)),
+            "poisson" => Self::Poisson(Arc::new(Day::new(length, hours))),
             "regular" => {
                 for key in ["day", "hours"] {
                     if section.has(key) {
@@ -158,7 +159,7 @@ mod tests {
     /// Arrivals in `days` days of four minutes.
     fn drawn(day: &Day, days: u64) -> Vec<Duration> {
         let mut random = StdRng::seed_from_u64(7);
-        let mut queue = Queue::new(&Arrivals::Poisson(day.clone()), PAUSE);
+        let mut queue = Queue::new(&Arrivals::Poisson(Arc::new(day.clone())), PAUSE);
         let end = Duration::from_secs(240 * days);
         std::iter::from_fn(|| {
             // Whenever it is asked, the arrival is the same.
@@ -204,7 +205,7 @@ mod tests {
     fn who_finds_the_machine_busy_waits_for_his_turn() {
         let mut random = StdRng::seed_from_u64(1);
         let day = Day::new(Duration::from_secs(240), [1; HOURS]);
-        let mut queue = Queue::new(&Arrivals::Poisson(day), PAUSE);
+        let mut queue = Queue::new(&Arrivals::Poisson(Arc::new(day)), PAUSE);
         let late = Duration::from_secs(3600);
         for _ in 0..100 {
             assert_eq!(queue.wait(&mut random, late), Duration::ZERO);
