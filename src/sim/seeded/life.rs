@@ -152,6 +152,7 @@ impl Lives<'_> {
                 scene.broken(Broken { rule: "supervisor_died", found: "the supervisor is gone".to_owned() });
             }
             () = killed_sometime(scene, gate) => {}
+            () = deadlines(scene) => {}
             () = panics => {}
         }
         Ok(())
@@ -166,6 +167,16 @@ async fn killed_sometime(scene: &Scene, gate: &Gate) {
         if scene.dies(Kind::Kill, 500) {
             return gate.kill("at some time");
         }
+    }
+}
+
+/// Looks whether anything that is due is not done.
+async fn deadlines(scene: &Scene) {
+    let born = scene.now();
+    loop {
+        sleep(Duration::from_secs(10)).await;
+        let quiet = scene.trouble().max(born);
+        scene.books(|books| books.in_time(quiet, scene.now()));
     }
 }
 
@@ -192,6 +203,7 @@ async fn panics(scene: &Scene, fleet: &Fleet) {
         });
         if let Some(child) = child {
             scene.step("panic", || child.to_string());
+            scene.troubled(scene.now());
             fleet.make_panic(child).await;
         }
     }
