@@ -1,8 +1,8 @@
 //! The lives of the daemon: the real actors, journal, store and drivers, brought up as `tellerd run` does, ended at any point.
 //!
 //! Faults: deaths by [`Gate`] and [`disk`]; a daemon that ends by itself when its journal can not be written; [`Kind::Panic`]: an
-//! actor panics. What must stay true: a life that is over is dropped at once, with all its tasks, and nothing of it is kept but
-//! its files; the next one reads them as any start does.
+//! actor panics, half of the time while notes move. What must stay true: a life that is over is dropped at once, with all its
+//! tasks, and nothing of it is kept but its files; the next one reads them as any start does.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,8 @@ use super::scene::Scene;
 use super::{SeededError, disk};
 use crate::actors::fleet::Fleet;
 use crate::app::{Instead, bring_up_with};
+#[cfg(debug_assertions)]
+use crate::cashout::{CashOut, Phase};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store;
@@ -190,6 +192,9 @@ async fn panics(scene: &Scene, fleet: &Fleet) {
         if !scene.strikes(Kind::Panic, 700) {
             continue;
         }
+        if scene.draw("panics", |chance| chance.per_mille(500)) {
+            notes_move(scene).await;
+        }
         let names = super::device::names(&scene.plan);
         let open: Vec<_> = scene
             .books(|books| Ok(books.durable.invoices.keys().copied().collect()))
@@ -205,6 +210,20 @@ async fn panics(scene: &Scene, fleet: &Fleet) {
             scene.step("panic", || child.to_string());
             scene.troubled(scene.now());
             fleet.make_panic(child).await;
+        }
+    }
+}
+
+/// Waits for the middle of a dispense, for some minutes.
+#[cfg(debug_assertions)]
+async fn notes_move(scene: &Scene) {
+    let moves = |cashout: &CashOut| matches!(cashout.phase, Phase::Dispensing { .. });
+    for _ in 0..1_000 {
+        let step = scene.draw("panics", |chance| chance.within(50, 400));
+        sleep(Duration::from_millis(step)).await;
+        let moving = scene.books(|books| Ok(books.durable.cashouts.values().any(moves)));
+        if moving == Some(true) {
+            return;
         }
     }
 }
