@@ -26,6 +26,9 @@ pub(super) struct Seeded {
     /// With --seeds: on so many threads at once. Without it: as many as the machine has cores.
     #[arg(long, requires = "seeds")]
     threads: Option<usize>,
+    /// With --seeds: end after so many violations.
+    #[arg(long, requires = "seeds", default_value_t = 10)]
+    violations: usize,
 }
 
 impl Seeded {
@@ -58,7 +61,8 @@ impl Seeded {
             }
         };
         let last = seed.saturating_add(seeds);
-        let sum = many(seed..last, self.threads.unwrap_or_else(cores), progress)?;
+        let threads = self.threads.unwrap_or_else(cores);
+        let sum = many(seed..last, threads, self.violations, progress)?;
         println!("seeds {seed} to {}: {sum}", last.saturating_sub(1));
         for (seed, _) in sum.broken.iter().take(3) {
             println!("{}", one(*seed, false)?.text);

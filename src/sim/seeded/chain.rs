@@ -1,8 +1,8 @@
 //! Time and trouble around the simulated node: its clock, its chain, its restarts, its peer.
 //!
-//! Faults: [`Kind::Blocks`]: 5 to 90 blocks at once. [`Kind::LndRestart`]: away for up to ten minutes, then locked or starting for
-//! a while; every stream is cut. [`Kind::OutOfSync`]: for up to five minutes. [`Kind::Peer`]: the payers' peer is away for up to an
-//! hour, so that what is settled is not money yet. What must stay true: each of them ends.
+//! Faults: [`Kind::Blocks`]: 5 to 90 blocks at once, often right after a payment. [`Kind::LndRestart`]: away for up to ten minutes,
+//! then locked or starting for a while; every stream is cut. [`Kind::OutOfSync`]: for up to five minutes. [`Kind::Peer`]: the
+//! payers' peer is away for up to an hour, so that what is settled is not money yet. What must stay true: each of them ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,12 +51,22 @@ pub async fn blocks(scene: Arc<Scene>) {
     loop {
         let wait = scene.draw("blocks", |chance| chance.around(scene.plan.block_time));
         sleep(wait).await;
-        let many = scene.strikes(Kind::Blocks, 60);
-        let blocks = match many {
-            true => scene.draw("blocks", |chance| chance.within(5, 90)),
-            false => 1,
-        };
-        mine(&scene, blocks);
+        match scene.strikes(Kind::Blocks, 60) {
+            true => mine_many(&scene),
+            false => mine(&scene, 1),
+        }
+    }
+}
+
+fn mine_many(scene: &Scene) {
+    let blocks = scene.draw("blocks", |chance| chance.within(5, 90));
+    mine(scene, blocks);
+}
+
+/// Right after a payment: the worst moment for many blocks.
+pub fn hurry(scene: &Scene) {
+    if scene.strikes(Kind::Blocks, 150) {
+        mine_many(scene);
     }
 }
 

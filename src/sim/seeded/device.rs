@@ -83,7 +83,14 @@ impl Stand {
         if scene.strikes(Kind::Device, scene.plan.device_per_mille) {
             let (kind, dice) = scene.draw("device", |chance| (chance.pick(&FAULTS).copied(), chance.dice()));
             if let Some((_, kind)) = kind {
-                self.inside.inject(kind.fault(dice, 3).next());
+                let fault = match kind.fault(dice, 3) {
+                    // Also one that is lost on its way back.
+                    Fault::NoAck { .. } => Fault::NoAck {
+                        carried_out: dice.is_multiple_of(2),
+                    },
+                    fault => fault,
+                };
+                self.inside.inject(fault.next());
             }
         }
         if scene.strikes(Kind::Device, scene.plan.device_per_mille / 4) {

@@ -2,7 +2,8 @@
 //!
 //! Faults: [`Kind::TornWrite`]: the power fails within a write or before its sync, and some first bytes of it are kept, or all, or
 //! none. [`Kind::DiskFull`]: for up to two minutes a write ends half way with "no space". [`Kind::SyncFails`]: a sync fails, and
-//! some of its bytes are on the disk all the same. What must stay true: what was synced stays; a dead daemon writes nothing; each
+//! some of its bytes are on the disk all the same; what is synced in this file from then on is not durable, whatever the system
+//! says, because the kernel has dropped the pages. What must stay true: what was synced stays; a dead daemon writes nothing; each
 //! synced record is told to the rules.
 
 use std::fs::File;
@@ -33,6 +34,8 @@ struct DiskFile {
     synced: u64,
     len: u64,
     unsynced: Vec<u8>,
+    /// A sync of it failed.
+    dropped: bool,
 }
 
 /// Puts the journal of one life on this disk.
@@ -48,6 +51,7 @@ pub fn wrap(scene: &Arc<Scene>, gate: &Gate) -> WrapFile {
             synced: len,
             len,
             unsynced: Vec::new(),
+            dropped: false,
         })
     })
 }
@@ -124,7 +128,11 @@ impl SegmentFile for DiskFile {
         }
         if self.scene.strikes(Kind::SyncFails, 4) {
             self.scene.step("disk", || "a sync fails".to_owned());
+            self.dropped = true;
             return Err(failed(BROKEN));
+        }
+        if self.dropped {
+            return Ok(());
         }
         let bytes = std::mem::take(&mut self.unsynced);
         self.synced = self.len;
@@ -132,6 +140,8 @@ impl SegmentFile for DiskFile {
             self.scene.step("durable", || describe(&record));
             self.scene.count(|figures| figures.records += 1);
             self.scene.books(|books| books.synced(&record));
+            self.scene
+                .look(|side| self.scene.books(|books| books.told(&record, side)));
         }
         self.scene.books(|books| {
             books.unsynced.clear();

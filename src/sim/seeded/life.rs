@@ -1,8 +1,8 @@
 //! The lives of the daemon: the real actors, journal, store and drivers, brought up as `tellerd run` does, ended at any point.
 //!
 //! Faults: deaths by [`Gate`] and [`disk`]; a daemon that ends by itself when its journal can not be written; [`Kind::Panic`]: an
-//! actor panics. What must stay true: a life that is over is dropped at once, with all its tasks, and nothing of it is kept but
-//! its files; the next one reads them as any start does.
+//! actor panics, half of the time while notes move. What must stay true: a life that is over is dropped at once, with all its
+//! tasks, and nothing of it is kept but its files; the next one reads them as any start does.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,8 @@ use super::scene::Scene;
 use super::{SeededError, disk};
 use crate::actors::fleet::Fleet;
 use crate::app::{Instead, bring_up_with};
+#[cfg(debug_assertions)]
+use crate::cashout::{CashOut, Phase};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store;
@@ -154,6 +156,7 @@ impl Lives<'_> {
                 scene.broken(Broken { rule: "supervisor_died", found: "the supervisor is gone".to_owned() });
             }
             () = killed_sometime(scene, gate) => {}
+            () = deadlines(scene) => {}
             () = panics => {}
         }
         Ok(())
@@ -171,6 +174,16 @@ async fn killed_sometime(scene: &Scene, gate: &Gate) {
     }
 }
 
+/// Looks whether anything that is due is not done.
+async fn deadlines(scene: &Scene) {
+    let born = scene.now();
+    loop {
+        sleep(Duration::from_secs(10)).await;
+        let quiet = scene.trouble().max(born);
+        scene.books(|books| books.in_time(quiet, scene.now()));
+    }
+}
+
 /// Lets an actor panic now and then.
 #[cfg(debug_assertions)]
 async fn panics(scene: &Scene, fleet: &Fleet) {
@@ -180,6 +193,9 @@ async fn panics(scene: &Scene, fleet: &Fleet) {
         sleep(scene.draw("panics", |chance| chance.around(minute * 3))).await;
         if !scene.strikes(Kind::Panic, 700) {
             continue;
+        }
+        if scene.draw("panics", |chance| chance.per_mille(500)) {
+            notes_move(scene).await;
         }
         let names = super::device::names(&scene.plan);
         let open: Vec<_> = scene
@@ -194,7 +210,22 @@ async fn panics(scene: &Scene, fleet: &Fleet) {
         });
         if let Some(child) = child {
             scene.step("panic", || child.to_string());
+            scene.troubled(scene.now());
             fleet.make_panic(child).await;
+        }
+    }
+}
+
+/// Waits for the middle of a dispense, for some minutes.
+#[cfg(debug_assertions)]
+async fn notes_move(scene: &Scene) {
+    let moves = |cashout: &CashOut| matches!(cashout.phase, Phase::Dispensing { .. });
+    for _ in 0..1_000 {
+        let step = scene.draw("panics", |chance| chance.within(50, 400));
+        sleep(Duration::from_millis(step)).await;
+        let moving = scene.books(|books| Ok(books.durable.cashouts.values().any(moves)));
+        if moving == Some(true) {
+            return;
         }
     }
 }

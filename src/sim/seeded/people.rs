@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::chain;
 use super::device::Stand;
 use super::life::World;
 use crate::actors::fleet::{AtmOrder, AtmStatus};
@@ -105,6 +106,7 @@ async fn act(world: &World, cashout: &CashOut) {
             Some(side.node.pay(order))
         });
         scene.step("pays", || format!("{} {amount_msat} msat: {paid:?}", cashout.id));
+        chain::hurry(scene);
     };
     let cancel = async || {
         let canceled = world.ask(async |fleet| fleet.cancel(cashout.id, CancelBy::Customer).await);

@@ -95,11 +95,16 @@ impl fmt::Display for Sum {
     }
 }
 
-/// Lives through the histories of many seeds, on `threads` threads; ends early after ten violations.
+/// Lives through the histories of many seeds, on `threads` threads; ends early after so many `violations`.
 ///
 /// # Errors
 /// As [`run`]'s.
-pub fn many(seeds: Range<u64>, threads: usize, progress: impl Fn(u64, u64) + Sync) -> Result<Sum, SeededError> {
+pub fn many(
+    seeds: Range<u64>,
+    threads: usize,
+    violations: usize,
+    progress: impl Fn(u64, u64) + Sync,
+) -> Result<Sum, SeededError> {
     let (next, sum) = (AtomicU64::new(seeds.start), Mutex::new(Sum::default()));
     let work = || -> Result<(), SeededError> {
         loop {
@@ -111,7 +116,7 @@ pub fn many(seeds: Range<u64>, threads: usize, progress: impl Fn(u64, u64) + Syn
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             sum.add(seed, outcome);
             progress(sum.histories, sum.cashouts);
-            if sum.broken.len() >= 10 {
+            if sum.broken.len() >= violations {
                 return Ok(());
             }
         }

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
-use crate::cashout::{CashOut, Event, Phase};
+use crate::cashout::{self, CashOut, Event, Phase};
 use crate::hardware::puloon::emulator::What;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
-use crate::invoice::{Invoice, InvoicePhase};
+use crate::invoice::{self, Invoice, InvoiceEvent, InvoicePhase};
 use crate::money::Minor;
 use crate::record::{Body, Record};
 use crate::sim::fleet::setup::DENOMINATIONS;
@@ -19,6 +20,10 @@ use crate::time::UnixMs;
 
 use super::scene::NodeSide;
 
+/// What is due is done within this time, when nothing is in the way.
+const LATEST: Duration = Duration::from_secs(60);
+/// Commands that move notes without an order, and overwrite the last result: purge and reset.
+const OVERWRITES: [u8; 2] = [0x51, 0x44];
 /// For so long after it was read at LND a hold is acted upon, and the command may take on its way.
 const CHECK_AGE_MS: u64 = 12_000;
 
@@ -61,6 +66,8 @@ pub struct Books {
     cashouts: BTreeMap<PaymentHash, CashOut>,
     invoices: BTreeMap<PaymentHash, Invoice>,
     notes: BTreeMap<PaymentHash, Notes>,
+    /// Since when it is not known what became of an order.
+    unknown: BTreeMap<CashOutId, UnixMs>,
     /// Whose dispense a machine is at.
     serves: BTreeMap<AtmId, PaymentHash>,
     /// Dispenses whose hold was lost between the check and the command.
@@ -93,6 +100,7 @@ impl Books {
                 if was_unknown && decides && cashout.phase == Phase::Settling {
                     self.settled_by_policy.insert(cashout.id);
                 }
+                self.waits(record, &cashout)?;
                 if cashout.drift() != 0 {
                     return broken("conservation", format!("{} drifts by {}", cashout.id, cashout.drift()));
                 }
@@ -107,6 +115,73 @@ impl Books {
             _ => {}
         }
         Ok(())
+    }
+
+    /// An outcome that is not known waits for the device and the operator until its deadline.
+    fn waits(&mut self, record: &Record, cashout: &CashOut) -> Result<(), Broken> {
+        if let Phase::OutcomeUnknown { .. } = cashout.phase {
+            self.unknown.entry(cashout.id).or_insert(record.at);
+            return Ok(());
+        }
+        let Some(since) = self.unknown.remove(&cashout.id) else {
+            return Ok(());
+        };
+        match &record.body {
+            Body::CashOut {
+                event: Event::DeadlinePassed { at },
+                ..
+            } if at.since(since).as_millis() < u128::from(cashout.quote.policy.unknown_ms) => {
+                let found = format!("{}: not known since {}, decided at {}", cashout.id, since.0, at.0);
+                broken("decided_early", found)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The daemon says how an invoice ended at LND.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn told(&self, record: &Record, side: &NodeSide) -> Result<(), Broken> {
+        let Body::Invoice { hash, event } = &record.body else {
+            return Ok(());
+        };
+        let state = side.node.invoice(hash).map(|invoice| invoice.state);
+        // One whose text nobody was told may come into being late, and nobody can pay it.
+        let shown = self.invoices.get(hash).is_some_and(|i| i.payment_request.is_some());
+        let untrue = match event {
+            InvoiceEvent::CanceledAtLnd => match state {
+                Some(InvoiceState::Open) => shown,
+                state => !matches!(state, None | Some(InvoiceState::Canceled)),
+            },
+            InvoiceEvent::SettledAtLnd { .. } => state != Some(InvoiceState::Settled),
+            _ => false,
+        };
+        match untrue {
+            true => broken(
+                "untrue_end",
+                format!("{hash} is {state:?}, written down is {}", event.name()),
+            ),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing has been in the way of the daemon since `quiet`.
+    ///
+    /// # Errors
+    /// When a deadline has passed, and nothing came of it.
+    pub fn in_time(&self, quiet: UnixMs, now: UnixMs) -> Result<(), Broken> {
+        let missed = |due: Option<UnixMs>| due.is_some_and(|due| due.max(quiet).plus(LATEST) < now);
+        let cashouts = self.durable.cashouts.values();
+        let cashouts = cashouts.filter(|cashout| missed(cashout::deadline(cashout)));
+        let cashouts = cashouts.map(|cashout| format!("{} is {}", cashout.id, cashout.phase.name()));
+        let invoices = self.durable.invoices.values();
+        let invoices = invoices.filter(|invoice| missed(invoice::deadline(invoice)));
+        let mut invoices = invoices.map(|invoice| format!("{} is {}", invoice.spec.hash, invoice.phase.name()));
+        match cashouts.chain(&mut invoices).next() {
+            Some(found) => broken("deadline_missed", found),
+            None => Ok(()),
+        }
     }
 
     /// The daemon has read its journal again, and holds `state`.
@@ -218,6 +293,7 @@ impl Books {
     pub fn machine(&mut self, atm: &AtmId, what: &What, now: UnixMs, side: &NodeSide) -> Result<(), Broken> {
         match what {
             What::DispenseStarted { .. } => self.dispenses(atm, now, side),
+            What::CommandReceived { command } if OVERWRITES.contains(command) => self.overwrites(atm),
             What::NoteDelivered { position, .. } => {
                 let value = usize::from(*position)
                     .checked_sub(1)
@@ -233,6 +309,20 @@ impl Books {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    fn overwrites(&self, atm: &AtmId) -> Result<(), Broken> {
+        let asked = |cashout: &&CashOut| {
+            let unread = matches!(cashout.phase, Phase::OutcomeUnknown { no_evidence: false, .. });
+            unread && cashout.quote.atm == *atm
+        };
+        match self.durable.cashouts.values().find(asked) {
+            Some(cashout) => broken(
+                "evidence_overwritten",
+                format!("the device was not yet read for {}", cashout.id),
+            ),
+            None => Ok(()),
         }
     }
 

@@ -91,6 +91,7 @@ pub struct Scene {
     state: Mutex<State>,
     calm: AtomicBool,
     disk_full_until: AtomicU64,
+    trouble: AtomicU64,
     /// True once a rule is broken.
     pub over: watch::Sender<bool>,
 }
@@ -126,6 +127,7 @@ impl Scene {
             }),
             calm: AtomicBool::new(false),
             disk_full_until: AtomicU64::new(0),
+            trouble: AtomicU64::new(0),
             over: watch::Sender::new(false),
         }
     }
@@ -233,7 +235,20 @@ impl Scene {
 
     /// The disk takes nothing for so long.
     pub fn fill_disk(&self, time: Duration) {
-        self.disk_full_until.store(self.now().plus(time).0, Ordering::SeqCst);
+        let until = self.now().plus(time);
+        self.disk_full_until.store(until.0, Ordering::SeqCst);
+        self.troubled(until);
+    }
+
+    /// Something keeps the daemon from its work until `until`.
+    pub fn troubled(&self, until: UnixMs) {
+        self.trouble.fetch_max(until.0, Ordering::SeqCst);
+    }
+
+    /// When nothing was in the daemon's way any more.
+    #[must_use]
+    pub fn trouble(&self) -> UnixMs {
+        UnixMs(self.trouble.load(Ordering::SeqCst))
     }
 
     /// Whether the disk takes nothing now.
