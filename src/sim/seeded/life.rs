@@ -130,8 +130,8 @@ impl Lives<'_> {
             lines: lines.map(|stand| (stand.atm.clone(), stand.line(gate))).collect(),
             one_thread: Some(Box::new(move || {
                 let time = pause.draw("disk", |chance| chance.within(0, 6));
+                Box::pin(sleep(Duration::from_millis(time)))
             })),
-            ends: None,
         };
         let wrap = disk::wrap(scene, gate);
         let up = match bring_up_with(self.config, opened, &self.metrics, wrap, instead) {
