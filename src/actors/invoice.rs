@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::child::{DownGuard, Post, can_panic};
 use super::drive::{Carrier, Done, Flights, Work, drive, restart, write};
 use super::funds;
-use super::invoice_work;
+use super::invoice_work::{self, Following};
 use super::item::{Item, Refused, Verdict};
 use super::journal::{Journal, JournalError, load_invoice};
 use super::lnd::{self, LndStatus};
@@ -110,6 +110,8 @@ pub struct InvoiceActor {
     epoch: u64,
     /// LND has answered that it was added, and was not asked about it since.
     just_added: bool,
+    /// What it is followed by, between one of LND's words and the next.
+    following: Following,
     guard: DownGuard,
 }
 
@@ -125,6 +127,7 @@ impl InvoiceActor {
             timer: None,
             epoch: 0,
             just_added: false,
+            following: Following::default(),
             guard,
         }
     }
@@ -390,6 +393,7 @@ impl Handler<InvoiceCall> for InvoiceActor {
 impl StreamHandler<LndStatus> for InvoiceActor {
     fn handle(&mut self, status: LndStatus, ctx: &mut Self::Context) {
         if status.is_up() && std::mem::replace(&mut self.epoch, status.epoch) != status.epoch {
+            self.following.end();
             restart(self, (), Effect::Watch, ctx);
             restart(self, (), Effect::FollowFunds, ctx);
         }
@@ -437,7 +441,7 @@ impl Carrier for InvoiceActor {
             Effect::Cancel => Box::pin(invoice_work::cancel(shared, invoice)),
             Effect::Watch => {
                 let known = std::mem::take(&mut self.just_added);
-                Box::pin(invoice_work::watch(shared, invoice, known))
+                Box::pin(invoice_work::watch(shared, invoice, known, self.following.clone()))
             }
             Effect::FollowFunds => Box::pin(funds::follow(shared, invoice)),
         }
@@ -453,6 +457,12 @@ impl Carrier for InvoiceActor {
         if let InvoiceEvent::FundsSeen { funds: Funds::Lost, .. } = event {
             tracing::error!(invoice = %self.hash, "settled at LND, but an HTLC ended without the money");
             self.shared.metrics.failed(FailureReason::FundsLost);
+        }
+        if self
+            .invoice()
+            .is_none_or(|invoice| !invoice::effects(invoice).contains(&Effect::Watch))
+        {
+            self.following.end();
         }
         self.tell_owner();
         self.arm(ctx);

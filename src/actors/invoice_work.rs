@@ -3,10 +3,13 @@
 //! Called by the invoice actor. Every effect may be repeated; each waits until LND can be asked. What must stay
 //! true: an answer that could have two meanings is asked again. Source: facts/lnd.md section 3.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::drive::Done;
@@ -14,7 +17,7 @@ use super::lnd;
 use super::shared::Shared;
 use crate::ids::PaymentHash;
 use crate::invoice::{Invoice, InvoiceEvent, InvoicePhase};
-use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind};
+use crate::lnd::{HoldInvoiceRequest, InvoiceSnapshot, InvoiceState, LnError, LnErrorKind, Updates};
 use crate::metrics::LndMethod;
 use crate::money::Msat;
 
@@ -22,6 +25,10 @@ use crate::money::Msat;
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// A settle that LND keeps refusing is told so often.
 const COMPLAIN: Duration = Duration::from_secs(60);
+
+/// Invoices that are looked up and followed anew at once. All that are open are due at a start and with each new connection: as
+/// one burst of thousands they would break it again, and a commitment or a settlement would have to wait behind them.
+pub const AT_ONCE: usize = 16;
 
 /// No BOLT11 text is longer; a record of it has to fit the journal.
 const LONGEST: usize = 16 << 10;
@@ -119,22 +126,43 @@ async fn added_before(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> 
     }
 }
 
-/// Looks the invoice up and follows it until there is something new to tell. One that is `known` to be there is followed
-/// at once: LND's stream begins with its state, and only of an unknown one it says nothing.
-pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice, known: bool) -> Done<InvoiceEvent> {
-    shared.lnd_up().await;
-    let hash = invoice.spec.hash;
-    if !known && let Some(done) = look(&shared, &invoice).await {
-        return done;
+/// The stream that an invoice is followed by, kept while it is written down that the money is held: what LND tells meanwhile
+/// waits in it.
+#[derive(Clone, Default)]
+pub(super) struct Following(Rc<RefCell<Option<Updates<InvoiceSnapshot>>>>);
+
+impl Following {
+    /// The next time it is looked up, and followed anew.
+    pub(super) fn end(&self) {
+        self.0.replace(None);
     }
-    let mut stream = match shared.ask_lnd(LndMethod::Watch, lnd::watch(hash)).await {
-        Ok(stream) => stream,
-        Err(error) => return failed(&invoice, &error),
+}
+
+/// Follows the invoice until there is something new to tell: by its stream, where there is one, else looked up first. One that
+/// is `known` to be there is followed at once: LND's stream begins with its state, and only of an unknown one it says nothing.
+pub(super) async fn watch(
+    shared: Arc<Shared>,
+    invoice: Invoice,
+    known: bool,
+    following: Following,
+) -> Done<InvoiceEvent> {
+    shared.lnd_up().await;
+    // Whoever drops this future drops the stream with it.
+    let kept = following.0.take();
+    let mut stream = match kept {
+        Some(stream) => stream,
+        None => match follow(&shared, &invoice, known).await {
+            Ok(stream) => stream,
+            Err(done) => return done,
+        },
     };
     while let Some(seen) = stream.next().await {
         match seen {
             Ok(seen) => {
                 if let Some(event) = news(&shared, &invoice, &seen) {
+                    if let InvoiceEvent::Accepted { .. } = event {
+                        following.0.replace(Some(stream));
+                    }
                     return done(event);
                 }
             }
@@ -142,6 +170,39 @@ pub(super) async fn watch(shared: Arc<Shared>, invoice: Invoice, known: bool) ->
         }
     }
     later()
+}
+
+/// A stream of it; or what came up before there was one.
+async fn follow(
+    shared: &Shared,
+    invoice: &Invoice,
+    known: bool,
+) -> Result<Updates<InvoiceSnapshot>, Done<InvoiceEvent>> {
+    let look = async || if known { None } else { look(shared, invoice).await };
+    let open = async || {
+        let opened = shared.ask_lnd(LndMethod::Watch, lnd::watch(invoice.spec.hash)).await;
+        opened.map_err(|error| failed(invoice, &error))
+    };
+    // A new one has a customer before it.
+    let turns = (!known).then_some(&shared.watch_turns);
+    in_turn(turns, look, open).await
+}
+
+/// What `open` gives, unless `look` has something to tell; both in one turn.
+async fn in_turn<S, D>(
+    turns: Option<&Semaphore>,
+    look: impl AsyncFnOnce() -> Option<D>,
+    open: impl AsyncFnOnce() -> Result<S, D>,
+) -> Result<S, D> {
+    let _turn = match turns {
+        // Never closed.
+        Some(turns) => Some(turns.acquire().await),
+        None => None,
+    };
+    match look().await {
+        Some(done) => Err(done),
+        None => open().await,
+    }
 }
 
 /// What LND tells of it now; `None`: nothing new.
@@ -242,5 +303,33 @@ async fn settled(shared: &Shared, invoice: &Invoice) -> Done<InvoiceEvent> {
         Ok(Some(seen)) if seen.state == InvoiceState::Settled => done(settled_now(shared, seen.paid)),
         Ok(_) => later(),
         Err(error) => failed(invoice, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_are_open_few_are_looked_up_and_followed_at_once() {
+        let (turns, now, most) = (Semaphore::new(AT_ONCE), Cell::new(0_usize), Cell::new(0));
+        let one = async |index: usize| {
+            let ask = async |answer: Option<usize>| {
+                now.set(now.get() + 1);
+                most.set(most.get().max(now.get()));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                now.set(now.get() - 1);
+                answer
+            };
+            // Every second one has something to tell before there is a stream.
+            let look = async || ask((index % 2 == 0).then_some(index)).await;
+            in_turn(Some(&turns), look, async || ask(None).await.map_or(Ok(index), Err)).await
+        };
+        let all = futures_util::future::join_all((0..500).map(one)).await;
+        let expected = (0..500).map(|index| if index % 2 == 0 { Err(index) } else { Ok(index) });
+        assert_eq!(all, expected.collect::<Vec<_>>());
+        assert_eq!((most.get(), turns.available_permits()), (AT_ONCE, AT_ONCE));
     }
 }

@@ -165,7 +165,7 @@ pub type LeftBehind = (AtmBook, Vec<(CashOut, Option<Invoice>)>);
 pub fn load_atm(atm: AtmId) -> Load<LeftBehind> {
     Load(Box::new(move |folded, view| {
         let book = folded.atms.get(&atm).cloned().unwrap_or_default();
-        let open = folded.cashouts.values().filter(|c| c.quote.atm == atm);
+        let open = folded.open_at(&atm);
         let with_invoice = |cashout: &CashOut| {
             let hash = cashout.quote.hash;
             let invoice = match folded.invoices.get(&hash) {

@@ -13,7 +13,7 @@ pub(crate) mod funds;
 pub mod gauges;
 pub mod hardware;
 pub mod invoice;
-mod invoice_work;
+pub mod invoice_work;
 pub mod item;
 pub mod journal;
 pub mod level;

@@ -101,6 +101,8 @@ pub struct Shared {
     pub finals: broadcast::Sender<HtlcKey>,
     /// Turns at asking what became of settled money, so that customers' calls come through.
     pub funds_turns: Semaphore,
+    /// Turns at looking open invoices up and following them anew.
+    pub watch_turns: Semaphore,
     /// Answers what is asked over Nostr, when this daemon is there.
     pub nostr: Post<Nostr>,
     /// The way out to the relays, when this daemon is on Nostr.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::try_join;
 use futures_util::stream::unfold;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -294,10 +295,10 @@ impl Lightning for LndClient {
         }
     }
 
-    /// LND records no commitment: whether it still holds the payment, and its height, are all it has to say.
+    /// LND records no commitment: whether it still holds the payment, and its height, are all it has to say. Both are asked at
+    /// once: the customer waits at the machine, and neither is worth more when it is the later one.
     async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError> {
-        let held = self.lookup(hash).await?;
-        let info = self.get_info().await?;
+        let (held, info) = try_join(self.lookup(hash), self.get_info()).await?;
         if !info.synced_to_chain {
             // Out of sync its height is not the chain's, and no window can be told from it.
             return Err(LnError {

@@ -86,8 +86,10 @@ pub struct Totals {
 /// The fold of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Folded {
-    /// Cash-outs that have not ended.
+    /// Cash-outs that have not ended; they come in and go out with [`Folded::keep`] and `let_go`.
     pub cashouts: BTreeMap<CashOutId, CashOut>,
+    /// The same by machine: at a start each of thousands asks for its own.
+    pub(super) at: BTreeMap<AtmId, BTreeSet<CashOutId>>,
     /// Invoices that have not ended.
     pub invoices: BTreeMap<PaymentHash, Invoice>,
     /// Every ATM that was ever heard of.
@@ -250,13 +252,40 @@ impl Folded {
         owners.filter_map(client).collect()
     }
 
+    /// The open cash-outs of a machine, in the order of their ids.
+    pub fn open_at(&self, atm: &AtmId) -> impl Iterator<Item = &CashOut> {
+        let ids = self.at.get(atm).into_iter().flatten();
+        ids.filter_map(|id| self.cashouts.get(id))
+    }
+
+    /// Takes in an open cash-out, or what became of it.
+    pub(super) fn keep(&mut self, cashout: CashOut) {
+        let atm = &cashout.quote.atm;
+        match self.at.get_mut(atm) {
+            Some(ids) => _ = ids.insert(cashout.id),
+            None => _ = self.at.insert(atm.clone(), BTreeSet::from([cashout.id])),
+        }
+        self.cashouts.insert(cashout.id, cashout);
+    }
+
+    fn let_go(&mut self, ended: &CashOut) {
+        let atm = &ended.quote.atm;
+        if let Some(ids) = self.at.get_mut(atm) {
+            ids.remove(&ended.id);
+            if ids.is_empty() {
+                self.at.remove(atm);
+            }
+        }
+        self.cashouts.remove(&ended.id);
+    }
+
     fn cashout(&mut self, id: CashOutId, event: &Event) -> Result<Option<CashOut>, FoldError> {
         let Some(before) = self.cashouts.get(&id) else {
             let Event::Quoted { quote } = event else {
                 return Err(FoldError::NotOpen(format!("cash-out {id}")));
             };
             let begun = CashOut::quoted(id, (**quote).clone());
-            self.cashouts.insert(id, begun.clone());
+            self.keep(begun.clone());
             return Ok(Some(begun));
         };
         let after = cashout::apply(before, event).map_err(|source| FoldError::CashOut { id, source })?;
@@ -267,9 +296,9 @@ impl Folded {
         }
         if after.is_final() {
             self.totals.add(&after);
-            self.cashouts.remove(&id);
+            self.let_go(&after);
         } else {
-            self.cashouts.insert(id, after.clone());
+            self.keep(after.clone());
         }
         Ok(Some(after))
     }

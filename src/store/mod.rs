@@ -196,7 +196,7 @@ impl Store {
         };
         for key in view.keys("oc/")? {
             if let Some(cashout) = view.get::<CashOut>(&format!("c/{key}"))? {
-                folded.cashouts.insert(cashout.id, cashout);
+                folded.keep(cashout);
             }
         }
         for key in view.keys("oi/")? {

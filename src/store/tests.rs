@@ -66,6 +66,26 @@ fn a_store_read_back_is_the_fold_of_the_journal() {
 }
 
 #[test]
+fn a_machine_finds_its_open_cash_outs_without_those_of_others() {
+    let mut folded = Folded::default();
+    let lobby: AtmId = "lobby".parse().unwrap();
+    let mut most = 0;
+    for entry in records() {
+        let record = Record::decode(entry.version, &entry.payload).unwrap();
+        folded.add(&record).unwrap();
+        let all = folded.cashouts.values().filter(|cashout| cashout.quote.atm == lobby);
+        assert!(folded.open_at(&lobby).eq(all), "after record {}", entry.seq);
+        assert_eq!(folded.open_at(&"lob".parse().unwrap()).count(), 0);
+        most = most.max(folded.open_at(&lobby).count());
+    }
+    assert_eq!(
+        (most, folded.open_at(&lobby).count()),
+        (1, 1),
+        "one ended, then one began"
+    );
+}
+
+#[test]
 fn cash_outs_are_listed_newest_first_by_page_and_by_atm() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path()).unwrap();

@@ -166,6 +166,27 @@ fn it_may_hang_for_longer_than_a_call() {
 }
 
 #[test]
+fn one_stream_follows_an_invoice_from_its_opening_to_its_end() {
+    run(Plan::default(), async |rig| {
+        rig.serve("left").await;
+        for (method, calls) in [("watch", 1.0), ("lookup", 0.0), ("commit", 1.0)] {
+            let name = format!("tellerd_lnd_request_duration_seconds_count{{method=\"{method}\",outcome=\"ok\"}}");
+            assert_eq!(rig.metric(&name).await, calls, "{method}");
+        }
+        // What LND does while it holds the money is heard of on it too.
+        let cashout = rig.start("left", 6000).await;
+        deafen(rig);
+        let payment = rig.pay(&cashout);
+        rig.reaches(cashout.id, "held").await;
+        assert_eq!(rig.lnd.invoice_streams(), 1);
+        rig.lnd.advance_blocks(80).expect("blocks");
+        rig.reaches(cashout.id, "canceled").await;
+        assert!(rig.ended(payment).await.preimage.is_none());
+        assert_eq!(rig.physical("left").1, 1);
+    });
+}
+
+#[test]
 fn a_stream_that_ends_is_not_an_answer() {
     run(Plan::default(), async |rig| {
         for error in [None, Some("stream closed".to_owned())] {

@@ -6,7 +6,9 @@
 //! Source: puloon-lcdm.md, section B.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
@@ -302,14 +304,19 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Link<P> {
     /// Reads what comes until `deadline`; `false` when nothing came.
     async fn fill(&mut self, deadline: Instant) -> Result<bool, DeviceError> {
         let mut chunk = [0; 64];
-        match timeout_at(deadline, self.port.read(&mut chunk)).await {
-            Err(_) => Ok(false),
-            Ok(Ok(0)) => Err(DeviceError::LinkLost("end of file: unplugged".into())),
-            Ok(Ok(count)) => {
+        let read = self.port.read(&mut chunk);
+        let read = match deadline <= Instant::now() {
+            true => by_now(read).await,
+            false => timeout_at(deadline, read).await.ok(),
+        };
+        match read {
+            None => Ok(false),
+            Some(Ok(0)) => Err(DeviceError::LinkLost("end of file: unplugged".into())),
+            Some(Ok(count)) => {
                 self.input.extend(chunk.iter().take(count));
                 Ok(true)
             }
-            Ok(Err(error)) => Err(DeviceError::LinkLost(error.to_string())),
+            Some(Err(error)) => Err(DeviceError::LinkLost(error.to_string())),
         }
     }
 
@@ -322,6 +329,17 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Link<P> {
             Err(_) => Err(DeviceError::LinkLost("the port takes no bytes".into())),
         }
     }
+}
+
+/// What `read` gives without waiting. A timer's shortest wait is a millisecond, and every command begins with this question. It is
+/// asked twice: what has come shows when the reactor has looked at the port.
+async fn by_now<T>(read: impl Future<Output = T>) -> Option<T> {
+    let mut read = pin!(read);
+    if let Some(done) = read.as_mut().now_or_never() {
+        return Some(done);
+    }
+    tokio::task::yield_now().await;
+    read.now_or_never()
 }
 
 fn timed_out(command: Command, after: Duration) -> DeviceError {
@@ -337,7 +355,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use tokio::io::{DuplexStream, ReadBuf};
+    use tokio::io::{DuplexStream, ReadBuf, duplex};
 
     use super::*;
     use crate::hardware::puloon::driver::Variant;
@@ -378,5 +396,25 @@ mod tests {
         };
         let (status, _) = tokio::join!(asked, emulator.serve(device));
         assert!(!status.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_a_command_keeps_it_from_leaving() {
+        let (host, mut device) = duplex(256);
+        let emulator = Emulator::new(Variant::Standard, Setup::default()).unwrap();
+        let mut link = Link::new(host, Timings::default());
+        for _ in 0..2 {
+            tokio::select! {
+                end = emulator.serve(&mut device) => panic!("{end:?}"),
+                reply = link.exchange(Command::Status, &[]) => drop(reply.unwrap()),
+            }
+        }
+        device.write_all(&[SOH, 0x30]).await.unwrap();
+        let refused = link.exchange(Command::Status, &[]).await;
+        assert!(
+            matches!(refused, Err(Failed::NotSent(DeviceError::OutOfSync("a late reply")))),
+            "{refused:?}"
+        );
+        assert!(device.read(&mut [0; 8]).now_or_never().is_none(), "nothing left");
     }
 }

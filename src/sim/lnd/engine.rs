@@ -172,6 +172,13 @@ impl Engine {
         })
     }
 
+    /// Streams of invoices that somebody listens to.
+    pub fn invoice_streams(&self) -> usize {
+        let registry = self.lock();
+        let streams = registry.invoices.values().flatten();
+        streams.filter(|subscriber| !subscriber.is_closed()).count()
+    }
+
     /// The current height, then each new one.
     pub fn watch_blocks(&self) -> Result<Subscription<u32>, SimError> {
         self.locked(|registry, _| {

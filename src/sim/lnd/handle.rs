@@ -60,6 +60,12 @@ impl SimHandle {
         self.engine.faults.hanging()
     }
 
+    /// How many streams of invoices are open now.
+    #[must_use]
+    pub fn invoice_streams(&self) -> usize {
+        self.engine.invoice_streams()
+    }
+
     /// Everything that happened.
     pub fn ledger(&self) -> Result<Ledger, SimError> {
         self.engine.ledger()
