@@ -116,15 +116,15 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> AppError {
     move |source| AppError::System { what, source }
 }
 
-/// Runs the daemon on this thread until it is asked to end.
+/// Runs the daemon on this thread until it is asked to end. `wrap` goes around each file of the journal.
 ///
 /// # Errors
 /// When it can not start, or can not go on.
-pub fn run(config: Config, instead: Instead) -> Result<(), AppError> {
-    actix::System::new().block_on(live(config, instead))
+pub fn run(config: Config, wrap: WrapFile, instead: Instead) -> Result<(), AppError> {
+    actix::System::new().block_on(live(config, wrap, instead))
 }
 
-async fn live(config: Config, mut instead: Instead) -> Result<(), AppError> {
+async fn live(config: Config, wrap: WrapFile, mut instead: Instead) -> Result<(), AppError> {
     let ends = instead.ends.take();
     let opened = store::open(&config.data_dir)?;
     greet(&opened);
@@ -137,7 +137,7 @@ async fn live(config: Config, mut instead: Instead) -> Result<(), AppError> {
         .transpose()?;
     let listener = listen(config.http.listen)?;
     let metrics = Metrics::new()?;
-    let up = bring_up_with(&config, opened, &metrics, Options::default().wrap, instead)?;
+    let up = bring_up_with(&config, opened, &metrics, wrap, instead)?;
     serve(up, metrics, listener, token, ends).await
 }
 

@@ -44,7 +44,7 @@ pub(super) fn measure(machines: usize, idle_s: u64) -> Figures {
                 ends: Some(ends),
                 ..Instead::default()
             };
-            app::run(config, instead).unwrap();
+            app::run(config, tellerd::journal::Options::default().wrap, instead).unwrap();
         })
         .unwrap();
     let config_s = is_loaded.recv().unwrap().as_secs_f64();

@@ -54,6 +54,15 @@ pub(super) enum Emulate {
     },
     /// A Nostr relay, with the faults of real ones.
     Relay(Relay),
+    /// The daemon, as `tellerd run`, with its journal on a disk that misbehaves on command. See docs/SIMULATION.md.
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// How the disk is: good, full, read-only, slow-sync MS, failed-sync or failed-sync-and-cut. Read at each write.
+        #[arg(long)]
+        disk: PathBuf,
+    },
     /// Pay an invoice of the simulated LND, as a customer.
     Pay(Pay),
     /// Give the simulated LND a command: blocks, faults, its ledger.
@@ -218,6 +227,8 @@ pub(super) async fn run(command: Emulate) -> anyhow::Result<ExitCode> {
             .await?;
         }
         Emulate::Relay(relay) => run_relay(relay.options()).await?,
+        // It needs a runtime of its own; see `super::dispatch`.
+        Emulate::Run { .. } => anyhow::bail!("a daemon does not run within another command"),
         Emulate::Pay(pay) => {
             let options = PayOptions {
                 amount_msat: pay.msat,

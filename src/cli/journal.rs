@@ -56,6 +56,12 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         data: PathBuf,
     },
+    /// Compare the state that a start would find with a fold of the whole journal. The daemon must not be running.
+    Verify {
+        /// The daemon's data directory.
+        #[arg(long)]
+        data: PathBuf,
+    },
 }
 
 pub(super) fn journal(command: JournalCommand) -> anyhow::Result<ExitCode> {
@@ -71,8 +77,22 @@ pub(super) fn journal(command: JournalCommand) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn store(command: StoreCommand) -> anyhow::Result<ExitCode> {
-    let StoreCommand::Rebuild { data } = command;
-    let opened = store::rebuild(&data)?;
+    match command {
+        StoreCommand::Rebuild { data } => rebuild(&data),
+        StoreCommand::Verify { data } => {
+            let found = store::verify(&data)?;
+            println!(
+                "{} records, {} of them not in the state store yet; it and they say the same as a fold of all, with {} \
+                 finished cash-outs and invoices",
+                found.records, found.replayed, found.finished
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn rebuild(data: &Path) -> anyhow::Result<ExitCode> {
+    let opened = store::rebuild(data)?;
     let state = opened.store.folded();
     println!(
         "{} records folded: {} cash-outs and {} invoices open, {} completed, {} canceled",

@@ -113,7 +113,9 @@ fn told(error: &anyhow::Error) -> String {
 /// into their errors; what matters of it is logged here.
 fn quietest(command: &Command) -> &'static str {
     match command {
-        Command::Run { .. } => "tellerd=info,nostr_relay_pool=off,nostr_relay_builder=off,warn",
+        Command::Run { .. } | Command::Emulate(emulate::Emulate::Run { .. }) => {
+            "tellerd=info,nostr_relay_pool=off,nostr_relay_builder=off,warn"
+        }
         _ => "nostr_relay_pool=off,nostr_relay_builder=off,warn",
     }
 }
@@ -133,6 +135,7 @@ fn dispatch(command: Command, remote: &connect::Remote) -> anyhow::Result<ExitCo
         Command::Client(command) => wait(clients::run(command)),
         Command::Journal(command) => journal::journal(command),
         Command::Store(command) => journal::store(command),
+        Command::Emulate(emulate::Emulate::Run { config, disk }) => run::on_a_disk(&config, &disk),
         Command::Emulate(command) => wait(emulate::run(command)),
         Command::Simulate(command) => wait(simulate::run(command)),
     }

@@ -43,6 +43,10 @@ pub(super) struct Simulate {
     /// How long customers come: 30s, 2m.
     #[arg(long, default_value = "30s", value_parser = duration)]
     duration: Duration,
+    /// Kill the daemon so many times with SIGKILL, in one data directory, as fast as each start can be verified. Customers
+    /// come until that is done.
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    kills: Option<u64>,
     /// Everything random comes from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -89,6 +93,7 @@ pub(super) async fn run(command: Simulate) -> anyhow::Result<ExitCode> {
         },
         sites: command.sites,
         duration: command.duration,
+        kills: command.kills,
         seed: command.seed,
         scenario: command.scenario,
         report: command.report,

@@ -50,7 +50,9 @@ pub enum OpenError {
         seen: u64,
     },
     /// The store was not built from this journal.
-    #[error("record {seq} of the journal has hash {found} but the store was built from {seen}")]
+    #[error(
+        "record {seq} of the journal has hash {found} but the store was built from {seen}: put back the journal that belongs to the store"
+    )]
     OtherHistory {
         /// The store's position.
         seq: u64,

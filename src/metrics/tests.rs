@@ -275,7 +275,7 @@ fn of_a_machine_only_what_says_something_is_exported() {
 
 #[test]
 fn the_process_tells_of_itself() {
-    let text = Metrics::new().unwrap().render();
+    let text = Metrics::new().unwrap().render(&Machines::default());
     let value = |name: &str| -> f64 {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()

@@ -223,6 +223,21 @@ impl Folded {
         }
     }
 
+    /// The first part in which another state differs from this one.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let parts = [
+            ("open cash-outs", self.cashouts == other.cashouts),
+            ("open invoices", self.invoices == other.invoices),
+            ("the machines' books", self.atms == other.atms),
+            ("the totals", self.totals == other.totals),
+            ("the node", self.node == other.node),
+            ("the clients", self.clients == other.clients),
+            ("what clients have", self.usage == other.usage),
+        ];
+        parts.iter().find(|(_, same)| !same).map(|(part, _)| *part)
+    }
+
     /// The keys of clients with invoices that are not at their end, whatever the book says of them now: also a client whose
     /// money is on its way may still look.
     #[must_use]

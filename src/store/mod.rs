@@ -29,7 +29,7 @@ use crate::invoice::{Invoice, Owner};
 use crate::journal::{self, Position};
 use crate::record::{BadRecord, Record};
 pub use follower::{Follower, FollowerGone};
-pub use open::{Opened, StateError, open, open_in_memory, rebuild};
+pub use open::{Opened, StateError, Verified, open, open_in_memory, rebuild, verify};
 use pending::Pending;
 pub use seen::{Seen, SeenError};
 use table::Table;
@@ -38,6 +38,9 @@ pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
 
 /// Changes of the key or value layout; a store of another schema is folded again.
 const SCHEMA: u32 = 3;
+
+/// Name of sled's folder inside the data directory.
+const FOLDER: &str = "state";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Meta {
@@ -140,7 +143,7 @@ impl Store {
     /// # Errors
     /// When it can neither be opened nor set aside.
     pub fn open(dir: &Path) -> Result<(Self, Option<PathBuf>), StoreError> {
-        let path = dir.join("state");
+        let path = dir.join(FOLDER);
         match Self::load(&path) {
             Ok(store) => Ok((store, None)),
             Err(error) if error.is_not_damage() => Err(error),
@@ -156,7 +159,7 @@ impl Store {
     /// # Errors
     /// When the former one can not be set aside or a new one not begun.
     pub fn begin_anew(dir: &Path) -> Result<(Self, Option<PathBuf>), StoreError> {
-        let path = dir.join("state");
+        let path = dir.join(FOLDER);
         let aside = path.exists().then(|| set_aside(&path)).transpose()?;
         Ok((Self::load(&path)?, aside))
     }

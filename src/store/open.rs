@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{Store, StoreError};
-use crate::journal::{self, DirLock, Journal, OpenError, Position, Record};
+use super::{Change, Folded, Store, StoreError};
+use crate::journal::{self, DirLock, Journal, OpenError, Position, Reader, Record};
 
 /// Records folded in at once during replay.
 const CHUNK: usize = 512;
@@ -35,6 +35,14 @@ pub enum StateError {
     /// The state store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// sled and the journal do not say the same.
+    #[error("the state in {} differs from a fold of the journal: {what}; run `tellerd store rebuild`", dir.display())]
+    Differs {
+        /// The data directory.
+        dir: PathBuf,
+        /// What differs first.
+        what: String,
+    },
     /// Nothing to fold: most likely the wrong folder.
     #[error("{} holds no journal: give the data_dir of the configuration", .0.display())]
     NoJournal(PathBuf),
@@ -88,6 +96,74 @@ pub fn rebuild(dir: &Path) -> Result<Opened, StateError> {
 pub fn open_in_memory(dir: &Path) -> Result<Opened, StateError> {
     let lock = DirLock::take(dir)?;
     catch_up(&lock, Store::in_memory(dir))
+}
+
+/// What [`verify`] compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Records of the journal.
+    pub records: u64,
+    /// Of them, those that sled did not have yet.
+    pub replayed: u64,
+    /// Finished cash-outs and invoices that were looked up.
+    pub finished: u64,
+}
+
+/// Compares the state that a start would find, sled's and the records after it, with a fold of the whole journal in memory:
+/// `tellerd store verify`. Nothing is set aside, and sled stays where it is.
+///
+/// # Errors
+/// As [`open`]'s; when the two differ; also when `dir` holds no journal.
+pub fn verify(dir: &Path) -> Result<Verified, StateError> {
+    if !dir.join(journal::FOLDER).is_dir() {
+        return Err(StateError::NoJournal(dir.to_owned()));
+    }
+    let lock = DirLock::take(dir)?;
+    let mut store = Store::load(&dir.join(super::FOLDER))?;
+    let mut replayed = 0_u64;
+    drop(Journal::open(&lock, store.position(), |record| {
+        replayed = replayed.saturating_add(1);
+        store.fold(&[record]).map(drop)
+    })?);
+    let differs = |what: String| StateError::Differs {
+        dir: dir.to_owned(),
+        what,
+    };
+    let (view, mut fold, mut finished) = (store.view(), Folded::default(), 0_u64);
+    let mut reader = Reader::open(dir).map_err(OpenError::from)?;
+    for entry in reader.by_ref() {
+        let entry = entry.map_err(OpenError::from)?;
+        match fold_one(&mut fold, &entry)? {
+            Some(Change::CashOut(ended)) if ended.is_final() => {
+                finished = finished.saturating_add(1);
+                if view.cashout(ended.id)?.as_ref() != Some(&*ended) {
+                    return Err(differs(format!("cash-out {}", ended.id)));
+                }
+            }
+            Some(Change::Invoice(ended)) if ended.is_final() => {
+                finished = finished.saturating_add(1);
+                if view.invoice(ended.spec.hash)?.as_ref() != Some(&*ended) {
+                    return Err(differs(format!("invoice {}", ended.spec.hash)));
+                }
+            }
+            _ => {}
+        }
+    }
+    match store.folded().difference(&fold) {
+        Some(what) => Err(differs(what.to_owned())),
+        None => Ok(Verified {
+            records: reader.reached().seq,
+            replayed,
+            finished,
+        }),
+    }
+}
+
+fn fold_one(fold: &mut Folded, entry: &Record) -> Result<Option<Change>, StoreError> {
+    let seq = entry.seq;
+    let record = crate::record::Record::decode(entry.version, &entry.payload);
+    let record = record.map_err(|source| StoreError::Record { seq, source })?;
+    fold.add(&record).map_err(|source| StoreError::Fold { seq, source })
 }
 
 fn catch_up(lock: &DirLock, mut store: Store) -> Result<Opened, StateError> {

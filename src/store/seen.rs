@@ -16,6 +16,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::table::contained;
+
 /// Ids that are looked at together at most.
 const BATCH: usize = 256;
 /// While ids come in numbers, they are waited for so long: a flush costs several times what an id does.
@@ -67,11 +69,11 @@ impl Seen {
     /// # Errors
     /// When sled or the system refuses.
     pub fn open(dir: &Path) -> Result<Self, SeenError> {
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir.join("nostr"))
             .cache_capacity(8 << 20)
-            .flush_every_ms(None)
-            .open()?;
+            .flush_every_ms(None);
+        let db = contained(|| config.open())?;
         let (ids, untils, sites) = (db.open_tree("ids")?, db.open_tree("until")?, db.open_tree("sites")?);
         let marks = db.open_tree("marks")?;
         let (jobs, work) = mpsc::channel::<Job>();

@@ -1,9 +1,10 @@
 //! Where the state is kept: in sled, or in memory for simulations, which begin and end thousands of lives.
 //!
 //! Called by [`super::Store`] and [`super::View`]. What must stay true: both keep keys in the order of their bytes, and a batch is
-//! there as a whole or not at all.
+//! there as a whole or not at all; damaged files are errors, and end no thread.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +24,7 @@ impl Table {
     /// The one in sled's folder `path`.
     pub fn open(path: &Path) -> sled::Result<Self> {
         let config = sled::Config::new().path(path).cache_capacity(16 << 20);
-        config.open().map(Self::Sled)
+        contained(|| config.open()).map(Self::Sled)
     }
 
     /// An empty one in memory.
@@ -33,7 +34,7 @@ impl Table {
 
     pub fn clear(&self) -> sled::Result<()> {
         match self {
-            Self::Sled(db) => db.clear(),
+            Self::Sled(db) => contained(|| db.clear()),
             Self::Memory(entries) => {
                 locked(entries).clear();
                 Ok(())
@@ -43,7 +44,7 @@ impl Table {
 
     pub fn get(&self, key: &str) -> sled::Result<Option<Vec<u8>>> {
         match self {
-            Self::Sled(db) => Ok(db.get(key)?.map(|value| value.to_vec())),
+            Self::Sled(db) => contained(|| Ok(db.get(key)?.map(|value| value.to_vec()))),
             Self::Memory(entries) => Ok(locked(entries).get(key.as_bytes()).cloned()),
         }
     }
@@ -51,10 +52,10 @@ impl Table {
     /// What follows `prefix` in all keys that begin with it, ascending.
     pub fn keys(&self, prefix: &str) -> sled::Result<Vec<String>> {
         match self {
-            Self::Sled(db) => {
+            Self::Sled(db) => contained(|| {
                 let keys = db.scan_prefix(prefix).keys();
                 keys.map(|key| Ok(rest(&key?, prefix))).collect()
-            }
+            }),
             Self::Memory(entries) => {
                 let entries = locked(entries);
                 let from = entries.range(prefix.as_bytes().to_vec()..);
@@ -70,10 +71,10 @@ impl Table {
             return Ok(Vec::new());
         }
         match self {
-            Self::Sled(db) => {
+            Self::Sled(db) => contained(|| {
                 let keys = db.range(prefix..end).keys().rev().take(limit);
                 keys.map(|key| Ok(rest(&key?, prefix))).collect()
-            }
+            }),
             Self::Memory(entries) => {
                 let entries = locked(entries);
                 let range = entries.range(prefix.as_bytes().to_vec()..end.as_bytes().to_vec());
@@ -92,7 +93,7 @@ impl Table {
                         None => batch.remove(key.as_bytes()),
                     }
                 }
-                db.apply_batch(batch)
+                contained(|| db.apply_batch(batch))
             }
             Self::Memory(entries) => {
                 let mut entries = locked(entries);
@@ -106,6 +107,17 @@ impl Table {
             }
         }
     }
+}
+
+/// Takes sled's panics for errors: it indexes with what it reads from damaged files.
+pub(super) fn contained<T>(work: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
+    // What is left half done inside sled is not used again after an error: it is set aside, or left behind.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let why = format!("sled gave up: {}", text.unwrap_or("no reason given"));
+        Err(sled::Error::Io(std::io::Error::other(why)))
+    })
 }
 
 fn locked(entries: &Mutex<Entries>) -> MutexGuard<'_, Entries> {

@@ -102,6 +102,63 @@ fn a_damaged_store_is_set_aside_and_due_anew() {
     assert!(kept.iter().all(|b| *b == 0xA5), "nothing is overwritten");
 }
 
+/// So many open cash-outs that sled needs several segments.
+fn many() -> Vec<journal::Record> {
+    let quoted = records().pop().unwrap();
+    let template = Record::decode(quoted.version, &quoted.payload).unwrap();
+    let Body::CashOut { event, .. } = template.body else {
+        panic!("{template:?}")
+    };
+    let numbered = (1..=1_500_u64).map(|seq| {
+        let id = CashOutId::new(UnixMs(seq), 1);
+        let body = Body::CashOut {
+            id,
+            event: event.clone(),
+        };
+        let payload = Record { at: UnixMs(1), body }.encode().unwrap();
+        journal::Record {
+            seq,
+            payload,
+            ..quoted.clone()
+        }
+    });
+    numbered.collect()
+}
+
+/// With a snapshot that knows of segments that are gone sled panics; without one it is back at an earlier record. Both
+/// are found again from the journal.
+#[test]
+fn a_store_that_was_cut_off_is_set_aside_or_stands_for_less() {
+    for lives in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(dir.path()).unwrap();
+        for record in &many() {
+            store.follow(std::slice::from_ref(record)).unwrap();
+        }
+        drop(store);
+        for _ in 1..lives {
+            drop(Store::open(dir.path()).unwrap());
+        }
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(dir.path().join("state/db"))
+            .unwrap();
+        let length = file.metadata().unwrap().len();
+        assert!(length > 1 << 20, "several segments: {length}");
+        file.set_len(length / 3).unwrap();
+        let (store, aside) = Store::open(dir.path()).unwrap();
+        assert_eq!(aside.is_some(), lives == 2);
+        let stands = store.position().map_or(0, |position| position.seq);
+        let mut fold = Folded::default();
+        for record in many().iter().take(usize::try_from(stands).unwrap()) {
+            let record = Record::decode(record.version, &record.payload).unwrap();
+            fold.add(&record).unwrap();
+        }
+        assert!(stands < 900, "{stands}");
+        assert_eq!(store.folded().difference(&fold), None, "the state of record {stands}");
+    }
+}
+
 #[test]
 fn a_record_that_does_not_follow_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -32,7 +32,7 @@ impl Teller {
         };
         let mut site = Site::new(dir, &lnd, machines, more);
         // Also when this process is killed.
-        site.under = &["setpriv", "--pdeathsig", "KILL"];
+        site.under = ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned).to_vec();
         let daemon = site.daemon(&[]);
         Self { site, daemon }
     }

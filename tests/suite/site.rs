@@ -45,7 +45,7 @@ pub struct Site {
     dir: TempDir,
     pub machines: Vec<EmulatorHandle>,
     /// A program, with its arguments, that becomes the daemon.
-    pub under: &'static [&'static str],
+    pub under: Vec<String>,
     serving: Vec<JoinHandle<()>>,
 }
 
@@ -56,7 +56,7 @@ impl Site {
         let mut site = Self {
             dir,
             machines: Vec::new(),
-            under: &[],
+            under: Vec::new(),
             serving: Vec::new(),
         };
         let mut config = config(lnd);
@@ -82,7 +82,8 @@ impl Site {
 
     /// Starts `tellerd run`, with these variables in its environment.
     pub fn daemon(&self, variables: &[(&str, String)]) -> Daemon {
-        let mut words = self.under.iter().copied().chain([env!("CARGO_BIN_EXE_tellerd")]);
+        let under = self.under.iter().map(String::as_str);
+        let mut words = under.chain([env!("CARGO_BIN_EXE_tellerd")]);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)

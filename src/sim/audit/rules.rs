@@ -176,10 +176,13 @@ impl Judge {
     fn canceled(&mut self, fact: &Fact, view: &CashOutView) {
         let (left, loss) = (fact.delivered(), view.loss_minor);
         let by_policy = view.reason.as_deref() == Some(DECIDED_AT_DEADLINE);
-        if view.state == "needs_operator" || (view.state == "canceled" && loss == left) {
+        // Of an item for the operator too: LND may cancel a hold by itself while notes are on their way out, and what left
+        // is then a loss that is named with its amount.
+        let is_booked = matches!(view.state.as_str(), "canceled" | "needs_operator");
+        if is_booked && loss == left {
             return;
         }
-        if !view.ended && view.state != "canceled" {
+        if !view.ended && !is_booked {
             // Its end is still to be booked; it names itself as open.
             return;
         }

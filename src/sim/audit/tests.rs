@@ -384,10 +384,22 @@ fn canceled_after_cash() {
         verdict.violations.is_empty() && verdict.excused.len() == 1,
         "{verdict:?}"
     );
-    let mut evidence = refunded(3, Minor::ZERO);
-    evidence.statement.cashouts[0].state = "needs_operator".into();
-    evidence.statement.cashouts[0].ended = false;
-    assert_eq!(rules(&evidence), Vec::<&str>::new());
+}
+
+/// LND cancels a hold by itself, as at a jump of the height, while notes are on their way out.
+#[test]
+fn cash_out_and_the_hold_gone_is_a_loss_with_its_amount() {
+    let with = |notes, loss| {
+        let mut evidence = refunded(notes, loss);
+        evidence.statement.cashouts[0].state = "needs_operator".into();
+        evidence.statement.cashouts[0].ended = false;
+        evidence
+    };
+    let named = verdict(&with(3, SIXTY));
+    assert!(named.violations.is_empty() && named.open.len() == 1, "{named:?}");
+    for wrong in [with(3, Minor::ZERO), with(3, TWENTY), with(1, SIXTY)] {
+        assert_eq!(rules(&wrong), ["canceled_with_wrong_loss"]);
+    }
 }
 
 #[test]

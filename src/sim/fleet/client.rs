@@ -84,7 +84,8 @@ impl Api {
     /// Whether customers can be served, and how many machines are in service.
     pub async fn ready(&self) -> Result<ReadyView, ClientError> {
         // A body comes with either status.
-        Ok(self.request(Method::GET, "/readyz").send().await?.json().await?)
+        let asked = self.request(Method::GET, "/readyz").timeout(PATIENCE);
+        Ok(asked.send().await?.json().await?)
     }
 
     /// A customer wants notes.

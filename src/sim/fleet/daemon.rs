@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::client::Api;
 use super::inside::Inside;
 use super::place::Home;
+use super::sick_disk::SickDisk;
 use crate::hardware::port::Connect;
 use crate::ids::AtmId;
 
@@ -102,6 +104,7 @@ pub struct Daemon {
     home: Home,
     api: Api,
     _port: Port,
+    disk: Option<Arc<SickDisk>>,
     life: Option<Life>,
 }
 
@@ -121,8 +124,39 @@ impl Daemon {
             home,
             api,
             _port: port,
+            disk: None,
             life: None,
         }
+    }
+
+    /// Puts its journal on an emulated disk, from its next start on.
+    pub fn on_a_disk(&mut self) {
+        self.disk = Some(Arc::new(SickDisk::new(&self.home)));
+    }
+
+    /// Its emulated disk.
+    #[must_use]
+    pub fn disk(&self) -> Option<Arc<SickDisk>> {
+        self.disk.clone()
+    }
+
+    /// Its API.
+    #[must_use]
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Whether it ended by itself as it has to when its disk takes no more: with status 1 and the system's word for
+    /// what befell the disk in the last line of its log.
+    #[must_use]
+    pub fn ended_of_its_disk(&self, status: ExitStatus) -> bool {
+        let Some(errno) = self.disk.as_ref().and_then(|disk| disk.errno()) else {
+            return false;
+        };
+        let log = std::fs::read(self.home.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let last = log.lines().last().unwrap_or_default();
+        status.code() == Some(1) && last.starts_with("tellerd: ") && last.contains(&format!("(os error {errno})"))
     }
 
     /// Starts it and waits until it answers. `Ok(Some(status))`: it ended instead.
@@ -130,17 +164,16 @@ impl Daemon {
     /// # Errors
     /// When it can not be started, or does not answer.
     pub async fn start(&mut self) -> io::Result<Option<ExitStatus>> {
-        let life = match &self.program.lines {
-            None => Life::Child(self.spawn()?),
-            Some(lines) => Life::Inside(Inside::start(&self.home, lines)?),
-        };
-        let life = self.life.insert(life);
+        self.begin()?;
         let late = Instant::now() + COMES_UP;
         loop {
-            if let Ok(status) = timeout(Duration::ZERO, life.ended()).await {
-                return status.map(Some);
+            if let Some(status) = self.has_ended().await? {
+                return Ok(Some(status));
             }
             if self.api.lives().await {
+                if let Some(disk) = &self.disk {
+                    disk.is_used_anew();
+                }
                 return Ok(None);
             }
             if Instant::now() > late {
@@ -153,10 +186,26 @@ impl Daemon {
         }
     }
 
+    /// Starts it, and does not wait for anything.
+    ///
+    /// # Errors
+    /// When it can not be started.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.life = Some(match &self.program.lines {
+            None => Life::Child(self.spawn()?),
+            Some(lines) => Life::Inside(Inside::start(&self.home, lines)?),
+        });
+        Ok(())
+    }
+
     fn spawn(&self) -> io::Result<Child> {
         let log: File = OpenOptions::new().create(true).append(true).open(self.home.log())?;
         let mut command = Command::new(&self.program.file);
-        command.arg("run").arg("--config").arg(self.home.config());
+        match &self.disk {
+            None => command.arg("run"),
+            Some(_) => command.args(["emulate", "run", "--disk"]).arg(self.home.disk()),
+        };
+        command.arg("--config").arg(self.home.config());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         // Each daemon has a key of its own, in its file.
         command.env_remove(crate::config::key::VARIABLE);
@@ -182,6 +231,15 @@ impl Daemon {
             Some(life) => life.ended().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub async fn has_ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        let ended = timeout(Duration::ZERO, self.ended()).await;
+        ended.map_or(Ok(None), |status| status.map(Some))
     }
 
     /// SIGKILL.
@@ -218,15 +276,18 @@ impl Daemon {
         Ok(None)
     }
 
-    /// Runs another command of the same program to its end: its output, when it failed.
+    /// Runs `tellerd journal verify` or `tellerd store verify` to its end: what it says, as an error when it failed.
     ///
     /// # Errors
     /// When it can not be started.
-    pub async fn verify_journal(&self) -> io::Result<Option<String>> {
+    pub async fn verify(&self, what: &str) -> io::Result<Result<String, String>> {
         let mut command = Command::new(&self.program.file);
-        command.args(["journal", "verify", "--data"]).arg(self.home.data());
+        command.args([what, "verify", "--data"]).arg(self.home.data());
         let output = command.stdin(Stdio::null()).output().await?;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok((!output.status.success()).then_some(told))
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(match output.status.success() {
+            true => Ok(text(output.stdout)),
+            false => Err(format!("{what} verify, {}: {}", output.status, text(output.stderr))),
+        })
     }
 }

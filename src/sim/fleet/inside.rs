@@ -85,7 +85,9 @@ impl Inside {
 
 fn run(config: &Path, instead: Instead) -> ExitStatus {
     let ended = match Config::load(config) {
-        Ok(config) => app::run(config, instead).map_err(|error| error.to_string()),
+        Ok(config) => {
+            app::run(config, crate::journal::Options::default().wrap, instead).map_err(|error| error.to_string())
+        }
         Err(errors) => Err(errors.to_string()),
     };
     match ended {

@@ -3,16 +3,21 @@
 //! Called by the runner; one [`Keeper`] for each daemon. What must stay true: of daemons that share a killer one at most
 //! is down at a time by its hand, and all are up again when customers no longer come; one that ends by itself is told.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
+use super::cycles::{Log, cycle};
 use super::daemon::Daemon;
 use super::world::{Figures, World, around, count};
+
+/// What a service manager waits before it starts a daemon again that ended by itself.
+const START_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which of the figures counts the kills of a daemon.
 pub type Figure = fn(&Figures) -> &AtomicU64;
@@ -28,6 +33,27 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Has the daemon, which runs, killed so many times, each start verified.
+    #[must_use]
+    pub fn cycle(world: &Arc<World>, daemon: Daemon, kills: u64, log: &Arc<Mutex<Log>>) -> Self {
+        let (kill, _) = mpsc::channel(1);
+        let (finish, finished) = oneshot::channel();
+        let (world, log) = (Arc::clone(world), Arc::clone(log));
+        let task = tokio::spawn(async move {
+            let daemon = cycle(Arc::clone(&world), daemon, kills, log).await;
+            // It is over by this, and not by the clock.
+            world.closed.send_replace(true);
+            // Until the last item is at rest.
+            _ = finished.await;
+            daemon
+        });
+        Self {
+            kills: kill,
+            finish,
+            task,
+        }
+    }
+
     /// Keeps `daemon`, which runs.
     #[must_use]
     pub fn start(world: &Arc<World>, daemon: Daemon, figure: Figure) -> Self {
@@ -68,29 +94,46 @@ async fn keep(
         tokio::select! {
             _ = &mut finished => return Some(daemon),
             Some(kill) = ordered.recv() => up_again = Some(kill),
-            ended = daemon.ended() => {
-                world.trouble("daemon_ended", format!("{} ended by itself: {ended:?}", daemon.name()));
+            ended = daemon.ended() => match ended {
+                Ok(status) if daemon.ended_of_its_disk(status) => count(&world.figures.disk_ends),
+                ended => world.trouble("daemon_ended", format!("{} ended by itself: {ended:?}", daemon.name())),
             }
         }
-        // It may have ended by itself.
-        if daemon.kill().await.is_ok() {
-            count(figure(&world.figures));
+        if up_again.is_some() {
+            match daemon.kill().await {
+                Ok(()) => count(figure(&world.figures)),
+                Err(error) => tracing::debug!(%error, "it ended by itself before"),
+            }
         }
-        match daemon.start().await {
-            Ok(None) => {}
-            Ok(Some(status)) => {
-                let found = format!("{} ended at its start: {status}", daemon.name());
-                world.trouble("daemon_ended", found);
-                return None;
-            }
-            Err(error) => {
-                world.trouble("daemon_ended", format!("{}: {error}", daemon.name()));
-                return None;
-            }
+        if !comes_up(&world, &mut daemon).await {
+            return None;
         }
         if let Some(up_again) = up_again {
             // Nobody waits for it when the simulation is over.
             _ = up_again.send(());
+        }
+    }
+}
+
+/// Starts it as a service manager does: again, after a second, when its disk did not let it. `false` when it can not be
+/// kept running.
+async fn comes_up(world: &World, daemon: &mut Daemon) -> bool {
+    loop {
+        match daemon.start().await {
+            Ok(None) => return true,
+            Ok(Some(status)) if daemon.ended_of_its_disk(status) => {
+                count(&world.figures.disk_ends);
+                sleep(START_AGAIN).await;
+            }
+            Ok(Some(status)) => {
+                let found = format!("{} ended at its start: {status}", daemon.name());
+                world.trouble("daemon_ended", found);
+                return false;
+            }
+            Err(error) => {
+                world.trouble("daemon_ended", format!("{}: {error}", daemon.name()));
+                return false;
+            }
         }
     }
 }
@@ -125,9 +168,26 @@ async fn end(world: &World, mut daemon: Daemon) {
         Ok(None) => world.trouble("daemon_ended", format!("{name}: asked to end, it did not")),
         Err(error) => world.trouble("daemon_ended", format!("{name}: {error}")),
     }
-    match daemon.verify_journal().await {
-        Ok(None) => {}
-        Ok(Some(told)) => world.trouble("journal_damaged", format!("{name}: {told}")),
-        Err(error) => world.trouble("journal_damaged", format!("{name}: {error}")),
+    verify(world, &daemon).await;
+}
+
+/// Has the journal of a daemon that does not run verified, and the state compared with it. How many records there are.
+pub async fn verify(world: &World, daemon: &Daemon) -> u64 {
+    let mut records = 0;
+    for (what, rule) in [("store", "state_differs"), ("journal", "journal_damaged")] {
+        match daemon.verify(what).await {
+            Ok(Ok(told)) => records = records_in(&told).unwrap_or(records),
+            Ok(Err(told)) => world.trouble(rule, format!("{}: {told}", daemon.name())),
+            Err(error) => world.trouble(rule, format!("{}: {error}", daemon.name())),
+        }
     }
+    records
+}
+
+/// Reads `N records`, at the start of a line.
+fn records_in(told: &str) -> Option<u64> {
+    let numbers = told
+        .lines()
+        .filter_map(|line| line.split_once(" records")?.0.parse().ok());
+    numbers.last()
 }

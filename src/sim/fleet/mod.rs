@@ -9,6 +9,7 @@ mod arrivals;
 mod client;
 mod costs;
 mod customer;
+mod cycles;
 mod daemon;
 pub(in crate::sim) mod fault;
 mod inside;
@@ -22,7 +23,9 @@ mod report;
 mod run;
 mod scenario;
 pub(in crate::sim) mod setup;
+mod sick_disk;
 mod stage;
+mod trouble;
 mod words;
 mod world;
 
@@ -73,6 +76,8 @@ pub struct Options {
     pub sites: Option<usize>,
     /// How long customers come.
     pub duration: Duration,
+    /// Kill the daemon so many times, each start verified; customers come until that is done.
+    pub kills: Option<u64>,
     /// Everything random comes from it.
     pub seed: u64,
     /// The scenario; the built-in one when not named.

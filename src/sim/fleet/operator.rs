@@ -163,7 +163,10 @@ impl Operator {
         if !self.serving.contains_key(&atm.id) {
             let needed = atm.state == "out_of_service" || needs_notes(stand, self.world.scenario.machines.low_notes);
             if !needed {
-                self.troubled.remove(atm.id.as_str());
+                // What a start hides for a moment is still there after it.
+                if atm.state != "starting" {
+                    self.troubled.remove(atm.id.as_str());
+                }
                 return Ok(());
             }
             if !self.has_arrived(atm.id.as_str()) {

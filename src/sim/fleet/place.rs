@@ -41,6 +41,12 @@ impl Home {
         self.dir.join("data")
     }
 
+    /// What commands its emulated disk.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk")
+    }
+
     /// Its secret key on Nostr.
     #[must_use]
     pub fn key(&self) -> PathBuf {

@@ -45,10 +45,13 @@ pub fn done() {
 fn line(world: &World, elapsed: Duration, duration: Duration) -> String {
     let figures = &world.figures;
     let (faults, notes) = world.happened();
-    let when = if elapsed < duration {
+    let faults: u64 = faults.values().sum();
+    let when = if *world.closed.borrow() {
+        "closing".to_owned()
+    } else if elapsed < duration {
         format!("{:3} of {} s", elapsed.as_secs(), duration.as_secs())
     } else {
-        "closing".to_owned()
+        format!("{:3} s", elapsed.as_secs())
     };
     format!(
         "{when}: {} started, {} completed, {} canceled, {notes} notes out, {faults} faults, {} kills, {} operator visits",

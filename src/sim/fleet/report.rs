@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::costs::Costs;
+use super::cycles::Cycles;
 use super::{Payments, Transport};
 use crate::sim::audit::latency::{Quantiles, stages};
 use crate::sim::audit::{Evidence, Facts, OpenItem, Verdict, Violation};
@@ -16,6 +17,8 @@ use crate::sim::relay::RelayCounts;
 
 /// Open items and excuses shown in words; the JSON has all. Violations are always shown.
 const SHOWN: usize = 10;
+/// Kinds of faults in one line.
+const FAULTS_A_LINE: usize = 6;
 
 /// Cash-outs by their end, in the daemon's words, which the audit has compared with the facts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -59,10 +62,17 @@ pub struct Report {
     pub sats_settled: u64,
     /// SIGKILLs of the daemon, or of sites.
     pub kills: u64,
+    /// With `--kills`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<Cycles>,
     /// SIGKILLs of the sites' server.
     pub server_kills: u64,
-    /// Faults that took effect in the machines.
+    /// Ends of daemons whose disk took no more.
+    pub disk_ends: u64,
+    /// Faults that took effect in the machines, at the node and on the disks.
     pub faults_injected: u64,
+    /// Of them by kind.
+    pub faults: BTreeMap<String, u64>,
     /// What happened at each relay.
     pub relays: Vec<RelayCounts>,
     /// Empty when all is well.
@@ -92,10 +102,14 @@ pub struct Run {
     pub costs: Costs,
     /// SIGKILLs of the daemon, or of sites.
     pub kills: u64,
+    /// With `--kills`.
+    pub cycles: Option<Cycles>,
     /// SIGKILLs of the sites' server.
     pub server_kills: u64,
-    /// Faults that took effect.
-    pub faults: u64,
+    /// Ends of daemons whose disk took no more.
+    pub disk_ends: u64,
+    /// Faults that took effect, by kind.
+    pub faults: BTreeMap<String, u64>,
     /// What happened at each relay.
     pub relays: Vec<RelayCounts>,
 }
@@ -124,8 +138,11 @@ impl Report {
             value_delivered_minor: dispenses().map(|dispense| dispense.value.0).sum(),
             sats_settled: facts.cashouts.iter().map(|fact| fact.settled_msat).sum::<u64>() / 1000,
             kills: run.kills,
+            cycles: run.cycles,
             server_kills: run.server_kills,
-            faults_injected: run.faults,
+            disk_ends: run.disk_ends,
+            faults_injected: run.faults.values().sum(),
+            faults: run.faults,
             relays: run.relays,
             violations: verdict.violations,
             latency_ms: stages(&evidence.visits, facts),
@@ -144,7 +161,7 @@ impl Report {
             "\nWhat happened\n  {} cash-outs: {} completed, {} canceled, {} with a claim, {} for the operator, {} under way\n  \
              {} notes left {} machines, worth {}.{:02} EUR\n  \
              {} invoices settled ({} sat), {} canceled, {} still held, {} still open\n  \
-             {} faults in machines, {} times SIGKILL\n",
+             {} faults, {} times SIGKILL, {} ends because of a disk\n",
             c.started,
             c.completed,
             c.canceled,
@@ -162,7 +179,12 @@ impl Report {
             count(InvoiceState::Open),
             self.faults_injected,
             self.kills,
+            self.disk_ends,
         );
+        self.say_faults(&mut text);
+        if let Some(cycles) = &self.cycles {
+            _ = writeln!(text, "  {}", cycles.line());
+        }
         self.say_relays(&mut text);
         // Writing to a string does not fail.
         for (stage, q) in &self.latency_ms {
@@ -172,6 +194,17 @@ impl Report {
         self.say_open(&mut text);
         self.say_verdict(&mut text);
         text
+    }
+
+    fn say_faults(&self, text: &mut String) {
+        let kinds: Vec<String> = self
+            .faults
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        for line in kinds.chunks(FAULTS_A_LINE) {
+            _ = writeln!(text, "    {}", line.join(", "));
+        }
     }
 
     fn say_relays(&self, text: &mut String) {

@@ -2,6 +2,7 @@
 //!
 //! Called by the command line.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +20,11 @@ use super::place::Place;
 use super::progress::{self, say};
 use super::report::{Report, Run};
 use super::scenario::Scenario;
-use super::world::{Stand, World, around, count, read};
+use super::trouble::{trouble_disks, trouble_node};
+use super::world::{Stand, World, read};
 use super::{Options, Payments, SimulationError, Transport, machines, stage, system, words};
 use crate::ids::{AtmId, ClientName};
 use crate::sim::audit::{Evidence, Facts, Statement, judge, liveness};
-use crate::sim::lnd::Fault;
 use crate::sim::relay::RelayHandle;
 use crate::time::{Clock, SystemClock};
 
@@ -37,7 +38,6 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 const SLACK: Duration = Duration::from_secs(30);
 /// The generators' names.
 const KILLS: u64 = 3;
-const RESTARTS: u64 = 4;
 const SERVER_KILLS: u64 = 5;
 
 /// Runs a simulation; `false` when the audit found a violation.
@@ -84,7 +84,13 @@ fn fits(options: &Options, scenario: &Scenario) -> Result<(), SimulationError> {
     if scenario.nostr.is_some() && options.payments == Payments::Lnd {
         return own("the scenario has [relay] or [server], which are there with --payments nostr only");
     }
+    if options.kills.is_some() && (options.payments == Payments::Nostr || scenario.disk.is_some()) {
+        return own("--kills: one daemon with an LND and a good disk; not with --payments nostr, nor with [disk]");
+    }
     if options.transport == Transport::Memory {
+        if options.kills.is_some() || scenario.disk.is_some() {
+            return own("--transport memory: the daemon is in this process; not with --kills, nor with [disk]");
+        }
         if options.payments == Payments::Nostr {
             return own(
                 "--transport memory: the daemon is in this process, and there is one; --payments nostr needs several",
@@ -100,12 +106,13 @@ fn fits(options: &Options, scenario: &Scenario) -> Result<(), SimulationError> {
 }
 
 fn introduce(options: &Options, scenario: &Scenario) {
+    let (atms, seed, about) = (options.atms, options.seed, &scenario.about);
+    let time = match options.kills {
+        Some(kills) => format!("until the daemon was killed {kills} times"),
+        None => format!("for {} s", options.duration.as_secs()),
+    };
     say(&format!(
-        "Simulating {} cash-out ATMs for {} s (seed {}): {}.",
-        options.atms,
-        options.duration.as_secs(),
-        options.seed,
-        scenario.about
+        "Simulating {atms} cash-out ATMs {time} (seed {seed}): {about}."
     ));
     match options.payments {
         Payments::Lnd if options.transport == Transport::Memory => {
@@ -180,14 +187,20 @@ async fn play(
     for (index, site) in world.sites.iter().enumerate() {
         staff.spawn(Operator::new(Arc::clone(world), index, site.api.clone()).work());
     }
-    staff.spawn(restart_node(Arc::clone(world)));
-    let keepers = keep(world, daemons, server, &mut staff);
+    bring_trouble(world, daemons.iter().chain(&server), &mut staff);
+    let keepers = match options.kills {
+        Some(kills) => cycle(world, daemons, kills),
+        None => keep(world, daemons, server, &mut staff),
+    };
+    let begun = Instant::now();
     tokio::select! {
-        () = sleep(options.duration) => {}
+        () = sleep(options.duration), if options.kills.is_none() => {}
+        () = world.closing() => {}
         Some(ended) = tasks.join_next() => world.trouble("simulation", ended.unwrap_or_else(|error| error.to_string())),
     }
     costs.busy_ends();
     world.closed.send_replace(true);
+    world.lasted_s.store(begun.elapsed().as_secs(), Ordering::Relaxed);
     let closing = Instant::now() + closing(options.payments);
     _ = timeout_at(closing, async { while visitors.join_next().await.is_some() {} }).await;
     _ = timeout_at(closing, words::at_rest(world)).await;
@@ -219,6 +232,12 @@ fn keep(world: &Arc<World>, daemons: Vec<Daemon>, server: Option<Daemon>, staff:
     keepers
 }
 
+/// Has the only daemon killed so many times.
+fn cycle(world: &Arc<World>, daemons: Vec<Daemon>, kills: u64) -> Vec<Keeper> {
+    let keeper = |daemon| Keeper::cycle(world, daemon, kills, &world.cycles);
+    daemons.into_iter().map(keeper).collect()
+}
+
 fn closing(payments: Payments) -> Duration {
     match payments {
         Payments::Lnd => CLOSING,
@@ -236,17 +255,15 @@ async fn interrupted() {
     }
 }
 
-async fn restart_node(world: Arc<World>) {
-    let mut random = world.random(RESTARTS, 0);
-    let Some(every) = world.scenario.lnd.restart_every else {
-        return;
-    };
-    while world.wait(around(&mut random, every)).await {
-        let (down, startup) = (Duration::from_millis(800), Duration::from_millis(600));
-        match world.lnd.inject(Fault::Restart { down, startup }) {
-            Ok(()) => count(&world.figures.restarts),
-            Err(error) => world.trouble("simulation", format!("the node can not be restarted: {error}")),
-        }
+/// Sets those on the node and the daemons' disks who trouble them.
+fn bring_trouble<'a>(world: &Arc<World>, daemons: impl Iterator<Item = &'a Daemon>, staff: &mut JoinSet<()>) {
+    for (kind, every) in &world.scenario.lnd.troubles {
+        staff.spawn(trouble_node(Arc::clone(world), *kind, *every));
+    }
+    let disks: Vec<_> = daemons.filter_map(Daemon::disk).collect();
+    let troubles = world.scenario.disk.iter().flat_map(|disk| &disk.troubles);
+    for (kind, every) in troubles {
+        staff.spawn(trouble_disks(Arc::clone(world), disks.clone(), *kind, *every));
     }
 }
 
@@ -282,14 +299,17 @@ fn audit(options: &Options, world: &World, statement: Statement, costs: Costs) -
     verdict
         .violations
         .extend(world.troubles.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+    let cycles = world.cycles.lock().unwrap_or_else(PoisonError::into_inner);
     let run = Run {
         seed: options.seed,
-        duration_s: options.duration.as_secs(),
+        duration_s: read(&world.lasted_s),
         transport: options.transport,
         payments: options.payments,
         costs,
         kills: read(&world.figures.kills),
+        cycles: options.kills.map(|_| cycles.figures()),
         server_kills: read(&world.figures.server_kills),
+        disk_ends: read(&world.figures.disk_ends),
         faults: world.happened().0,
         relays: world
             .nostr

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 
 use super::arrivals::Arrivals;
 use super::fault::{FAULTS, FaultKind};
+use super::trouble::{DISK_TROUBLES, DiskTrouble, NODE_TROUBLES, NodeTrouble};
 use crate::config::ConfigErrors;
 use crate::config::reader::{self, Section};
 use crate::config::value::{duration, number, positive_amount, text};
@@ -33,6 +34,8 @@ pub struct Scenario {
     pub daemon: DaemonTerms,
     /// `[lnd]`
     pub lnd: LndTerms,
+    /// `[disk]`; `None`: the real one.
+    pub disk: Option<DiskTerms>,
     /// `[relay]` and `[server]`; `None` when neither is there. Only with sites.
     pub nostr: Option<NostrTerms>,
 }
@@ -84,12 +87,29 @@ pub struct DaemonTerms {
 }
 
 /// `[lnd]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LndTerms {
     /// Between two blocks.
     pub block_interval: Duration,
-    /// Mean time between two restarts of the node; `None`: never.
-    pub restart_every: Option<Duration>,
+    /// What befalls it, and the mean time between two of a kind.
+    pub troubles: Vec<(NodeTrouble, Duration)>,
+    /// How long those last that last, about.
+    pub lasts: Duration,
+    /// The delay of an answer while it is slow.
+    pub slow: Duration,
+    /// Blocks of a jump.
+    pub jump_blocks: u32,
+}
+
+/// `[disk]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskTerms {
+    /// What befalls a daemon's disk, and the mean time between two of a kind.
+    pub troubles: Vec<(DiskTrouble, Duration)>,
+    /// How long each lasts, about.
+    pub lasts: Duration,
+    /// The delay of a sync while syncs are slow.
+    pub slow_sync: Duration,
 }
 
 /// `[relay]` and `[server]`
@@ -176,6 +196,8 @@ fn read(mut root: Section) -> Option<Scenario> {
     let operator = operator(root.section("operator"));
     let daemon = daemon(root.section("daemon"));
     let lnd = lnd(root.section("lnd"));
+    let has_disk = root.has("disk");
+    let disk = disk(root.section("disk"));
     let on_nostr = root.has("relay") || root.has("server");
     let nostr = NostrTerms {
         relay: relay(root.section("relay")),
@@ -190,6 +212,7 @@ fn read(mut root: Section) -> Option<Scenario> {
         operator,
         daemon,
         lnd,
+        disk: has_disk.then_some(disk),
         nostr: on_nostr.then_some(nostr),
     })
 }
@@ -326,7 +349,10 @@ fn relay(mut section: Section) -> RelayFaults {
 fn lnd(mut section: Section) -> LndTerms {
     let terms = LndTerms {
         block_interval: section.or("block_interval", duration, Duration::from_secs(3)),
-        restart_every: section.optional("restart_every", duration),
+        troubles: troubles(&mut section, &NODE_TROUBLES),
+        lasts: section.or("lasts", duration, Duration::from_secs(3)),
+        slow: section.or("slow", duration, Duration::from_millis(500)),
+        jump_blocks: section.or("jump_blocks", number(1..=1_000_u32), 70),
     };
     if terms.block_interval < Duration::from_secs(1) {
         section.mistake(
@@ -336,6 +362,31 @@ fn lnd(mut section: Section) -> LndTerms {
     }
     section.finish();
     terms
+}
+
+fn disk(mut section: Section) -> DiskTerms {
+    let terms = DiskTerms {
+        troubles: troubles(&mut section, &DISK_TROUBLES),
+        lasts: section.or("lasts", duration, Duration::from_secs(3)),
+        slow_sync: section.or("slow_sync", duration, Duration::from_millis(300)),
+    };
+    section.finish();
+    terms
+}
+
+/// How often each kind strikes that strikes at all.
+fn troubles<T: Copy>(section: &mut Section, kinds: &[(&'static str, T)]) -> Vec<(T, Duration)> {
+    let mut found = Vec::new();
+    for (key, kind) in kinds {
+        let Some(every) = section.optional(key, duration) else {
+            continue;
+        };
+        if every < Duration::from_secs(1) {
+            section.mistake(key, "below \"1s\" it would never be over");
+        }
+        found.push((*kind, every));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -356,13 +407,57 @@ mod tests {
             seen.push(path.file_name().expect("name").to_string_lossy().into_owned());
         }
         let page = include_str!("../../../docs/SIMULATION.md");
-        for wanted in ["calm.toml", "jams.toml", "crash.toml", "flaky-relay.toml", "scale.toml"] {
+        for wanted in [
+            "calm.toml",
+            "jams.toml",
+            "crash.toml",
+            "kills.toml",
+            "flaky-relay.toml",
+            "flaky-lnd.toml",
+            "disk.toml",
+            "everything.toml",
+            "scale.toml",
+        ] {
             assert!(seen.iter().any(|name| name == wanted), "{wanted} in {seen:?}");
             assert!(page.contains(wanted), "{wanted}");
         }
         for key in BEHAVIOURS.map(|(key, _)| key).iter().chain(&FAULTS.map(|(key, _)| key)) {
             assert!(page.contains(&format!("`{key}`")), "{key} is not in docs/SIMULATION.md");
         }
+        let troubles = NODE_TROUBLES.map(|(key, _)| format!("`lnd.{key}`"));
+        for key in troubles
+            .iter()
+            .chain(&DISK_TROUBLES.map(|(key, _)| format!("`disk.{key}`")))
+        {
+            assert!(page.contains(key), "{key} is not in docs/SIMULATION.md");
+        }
+    }
+
+    #[test]
+    fn what_befalls_node_and_disk_is_read() {
+        let least = "about = \"x\"\n[customers]\npays_at_once = 1\n";
+        let read = |more: &str| Scenario::parse(&format!("{least}{more}"), Path::new("s.toml"));
+        let none = read("").expect("valid");
+        assert_eq!((none.lnd.troubles, none.disk), (Vec::new(), None));
+        let some = read(
+            "[lnd]\njump_every = \"9s\"\nhang_every = \"5s\"\n[disk]\nfull_every = \"7s\"\nslow_sync = \"80ms\"\n",
+        );
+        let some = some.expect("valid");
+        let secs = Duration::from_secs;
+        assert_eq!(
+            some.lnd.troubles,
+            [(NodeTrouble::Hang, secs(5)), (NodeTrouble::Jump, secs(9))]
+        );
+        let disk = some.disk.expect("some");
+        assert_eq!(disk.troubles, [(DiskTrouble::Full, secs(7))]);
+        assert_eq!((disk.lasts, disk.slow_sync), (secs(3), Duration::from_millis(80)));
+        let wrong = read("[lnd]\nlock_every = \"10ms\"\nslow = 3\n[disk]\nfull_evry = \"7s\"\n");
+        let wrong = wrong.expect_err("wrong").to_string();
+        let told: Vec<&str> = wrong.lines().collect();
+        assert_eq!(told.len(), 3, "{wrong}");
+        assert!(told[0].starts_with("s.toml:5: lnd.lock_every: below"), "{wrong}");
+        assert!(told[1].starts_with("s.toml:6: lnd.slow: a duration"), "{wrong}");
+        assert!(told[2].starts_with("s.toml:8: disk.full_evry: unknown key"), "{wrong}");
     }
 
     #[test]

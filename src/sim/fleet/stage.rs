@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use ::nostr::{Keys, RelayUrl};
 use tokio::sync::watch;
@@ -109,6 +110,11 @@ pub async fn set(
         visits: Mutex::default(),
         troubles: Mutex::default(),
         figures: Figures::default(),
+        faults: Mutex::default(),
+        lasted_s: AtomicU64::new(0),
+        cycles: Arc::default(),
+        node_life: tokio::sync::Mutex::default(),
+        node_sync: tokio::sync::Mutex::default(),
         closed: watch::Sender::new(false),
     };
     Ok(Crew {
@@ -159,7 +165,8 @@ async fn start_one(
         Transport::Memory => Program::inside(&options.program, lines),
     };
     let inside = Meter::inside();
-    let (daemon, api) = start_daemon(program, "the daemon", place.only(), text).await?;
+    let on_a_disk = scenario.disk.is_some();
+    let (daemon, api) = start_daemon(program, ("the daemon", on_a_disk), place.only(), text).await?;
     let meter = daemon.process().map_or(inside, Meter::of);
     Ok(Born {
         sites: vec![Site { name: None, api, atms }],
@@ -190,7 +197,8 @@ async fn start_sites(
     let setups = site_setups(place, sites(options)?)?;
     let key = make_key(&place.of("server"))?;
     let text = |port| setup::server_text(scenario, &setups, &urls, port, lnd_port);
-    let (daemon, server) = start_daemon(Program::process(&options.program), "server", place.of("server"), text).await?;
+    let (program, on_a_disk) = (|| Program::process(&options.program), scenario.disk.is_some());
+    let (daemon, server) = start_daemon(program(), ("server", on_a_disk), place.of("server"), text).await?;
     let mut born = Born {
         sites: Vec::new(),
         nostr: None,
@@ -211,7 +219,7 @@ async fn start_sites(
             None => pair(&server, setup, &home, &urls).await?,
         };
         let text = |port| setup::site_text(place, scenario, atms, port, &way);
-        let (daemon, api) = start_daemon(Program::process(&options.program), setup.name.as_str(), home, text).await?;
+        let (daemon, api) = start_daemon(program(), (setup.name.as_str(), on_a_disk), home, text).await?;
         born.daemons.push(daemon);
         born.sites.push(Site {
             name: Some(setup.name.clone()),
@@ -264,7 +272,7 @@ async fn pair(server: &Api, setup: &SiteSetup, home: &Home, urls: &[RelayUrl]) -
 /// Writes a configuration and starts a daemon for the first time.
 async fn start_daemon(
     program: Program,
-    name: &str,
+    (name, on_a_disk): (&str, bool),
     home: Home,
     text: impl FnOnce(u16) -> String,
 ) -> Result<(Daemon, Api), SimulationError> {
@@ -280,6 +288,9 @@ async fn start_daemon(
     std::fs::write(&config, text(port.number)).map_err(system(config.display().to_string()))?;
     let api = Api::new(port.number, token.expose()).map_err(|error| SimulationError::Client(error.to_string()))?;
     let mut daemon = Daemon::new(program, name.to_owned(), home, api.clone(), port);
+    if on_a_disk {
+        daemon.on_a_disk();
+    }
     match daemon.start().await.map_err(|error| failed(error.to_string()))? {
         None => Ok((daemon, api)),
         Some(status) => Err(failed(format!("it ended at once ({status})"))),
@@ -300,6 +311,7 @@ mod tests {
             payments,
             sites,
             duration: Duration::ZERO,
+            kills: None,
             seed: 1,
             scenario: None,
             report: None,

@@ -3,8 +3,9 @@
 //! Made by the runner. What must stay true: every random choice comes from a generator of its own for each task, made
 //! from the seed, so that the order in which tasks run changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -12,9 +13,10 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
 use super::client::Api;
+use super::cycles::Log;
 use super::scenario::Scenario;
 use super::setup::DENOMINATIONS;
-use crate::hardware::puloon::emulator::{EmulatorHandle, What};
+use crate::hardware::puloon::emulator::{EmulatorHandle, Fault, What};
 use crate::ids::{AtmId, ClientName};
 use crate::money::Rate;
 use crate::sim::audit::{Machine, Violation, Visit};
@@ -81,8 +83,8 @@ pub struct Figures {
     pub kills: AtomicU64,
     /// SIGKILLs of the sites' server.
     pub server_kills: AtomicU64,
-    /// Restarts of the node.
-    pub restarts: AtomicU64,
+    /// Ends of daemons whose disk took no more.
+    pub disk_ends: AtomicU64,
     /// Visits of the operator to a machine.
     pub services: AtomicU64,
     /// Outcomes the operator decided.
@@ -122,6 +124,16 @@ pub struct World {
     pub troubles: Mutex<Vec<Violation>>,
     /// For the progress line.
     pub figures: Figures,
+    /// What befell the node and the disks, by kind.
+    pub faults: Mutex<BTreeMap<String, u64>>,
+    /// Held by who stops or locks the node.
+    pub node_life: tokio::sync::Mutex<()>,
+    /// Held by who cuts it off from the chain.
+    pub node_sync: tokio::sync::Mutex<()>,
+    /// How long customers came.
+    pub lasted_s: AtomicU64,
+    /// What the kill cycles came to so far.
+    pub cycles: Arc<Mutex<Log>>,
     /// No more customers come once it is true.
     pub closed: watch::Sender<bool>,
 }
@@ -168,15 +180,24 @@ impl World {
         }
     }
 
-    /// Faults that took effect so far, and notes that left so far.
+    /// One more fault of the node or a disk.
+    pub fn count_fault(&self, kind: &str) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        *faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// Faults that took effect so far, by kind, and notes that left so far.
     #[must_use]
-    pub fn happened(&self) -> (u64, u64) {
-        let (mut faults, mut notes) = (0, 0);
+    pub fn happened(&self) -> (BTreeMap<String, u64>, u64) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut notes = 0;
         for stand in &self.stands {
             stand.inside.read(|events| {
                 for event in events {
-                    match event.what {
-                        What::FaultApplied { .. } => faults += 1,
+                    match &event.what {
+                        What::FaultApplied { fault } => {
+                            *faults.entry(format!("machine {}", kind_of(fault))).or_default() += 1;
+                        }
                         What::NoteDelivered { .. } => notes += 1,
                         _ => {}
                     }
@@ -185,6 +206,13 @@ impl World {
         }
         (faults, notes)
     }
+}
+
+/// A fault's name in the machine's ledger.
+fn kind_of(fault: &Fault) -> String {
+    let value = serde_json::to_value(fault).unwrap_or_default();
+    let kind = value.get("kind").and_then(serde_json::Value::as_str);
+    kind.unwrap_or("unknown").to_owned()
 }
 
 /// A quarter to seven quarters of `mean`.

@@ -122,6 +122,7 @@ impl Lives<'_> {
         let instead = Instead {
             lnd: Some(Arc::new(Connection::new(Arc::clone(scene), gate.clone()))),
             outbox: None,
+            ends: None,
             clock: Some(Arc::clone(&scene.clock) as _),
             entropy: Some(Arc::clone(&self.entropy) as _),
             lines: lines.map(|stand| (stand.atm.clone(), stand.line(gate))).collect(),
