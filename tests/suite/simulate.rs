@@ -179,6 +179,8 @@ fn mistakes_of_the_user_are_named() {
         told.contains("--transport memory: the daemon is in this process"),
         "{told}"
     );
+    let told = run(&["--kills", "3", "--payments", "nostr"]);
+    assert!(told.contains("--kills: one daemon with an LND"), "{told}");
     let told = run(&["--sites", "3"]);
     assert!(
         told.contains("--sites: there are sites with --payments nostr only"),

@@ -84,13 +84,8 @@ impl Api {
     /// Whether customers can be served, and how many machines are in service.
     pub async fn ready(&self) -> Result<ReadyView, ClientError> {
         // A body comes with either status.
-        Ok(self.request(Method::GET, "/readyz").send().await?.json().await?)
-    }
-
-    /// Whether customers can be served, by the daemon's word.
-    pub async fn is_ready(&self) -> bool {
-        let asked = self.request(Method::GET, "/readyz").timeout(Duration::from_secs(2));
-        asked.send().await.is_ok_and(|answer| answer.status().is_success())
+        let asked = self.request(Method::GET, "/readyz").timeout(PATIENCE);
+        Ok(asked.send().await?.json().await?)
     }
 
     /// A customer wants notes.

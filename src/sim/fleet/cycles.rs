@@ -122,7 +122,7 @@ pub async fn cycle(world: Arc<World>, mut daemon: Daemon, kills: u64, log: Arc<M
             log.records = records;
         });
         in_start = done < kills && random.random_range(0..ONE_IN) == 0;
-        if let Err(error) = daemon.spawn() {
+        if let Err(error) = daemon.begin() {
             world.trouble("daemon_ended", error.to_string());
             return None;
         }
@@ -145,7 +145,7 @@ fn note(log: &Mutex<Log>, what: impl FnOnce(&mut Log)) {
 async fn ready(world: &World, daemon: &mut Daemon) -> Option<u64> {
     let begun = Instant::now();
     while begun.elapsed() < READY {
-        if daemon.api().is_ready().await {
+        if daemon.api().ready().await.is_ok_and(|view| view.ready) {
             return Some(millis(begun));
         }
         match daemon.has_ended().await {

@@ -1,5 +1,5 @@
-//! A daemon under test: a child process that is started, killed, started again and asked to end, and its disk, which may be
-//! made to misbehave; or one inside this process, which can not be killed.
+//! A daemon under test: a child process that is started, killed, started again and asked to end; or one inside this process,
+//! which can not be killed.
 //!
 //! Called by the runner. What must stay true: it never outlives the simulation, unless that is itself
 //! killed with SIGKILL; that it ends by itself is noticed.
@@ -10,7 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,9 +21,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::client::Api;
 use super::inside::Inside;
 use super::place::Home;
+use super::sick_disk::SickDisk;
 use crate::hardware::port::Connect;
 use crate::ids::AtmId;
-use crate::sim::disk::{Disk, Health};
 
 /// For reading the journal and the store, on a busy machine.
 const COMES_UP: Duration = Duration::from_secs(30);
@@ -51,56 +51,6 @@ impl Port {
         kept.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let number = kept.local_addr()?.port();
         Ok(Self { number, _kept: kept })
-    }
-}
-
-/// The disk under a daemon's journal.
-#[derive(Debug)]
-pub struct SickDisk {
-    disk: Disk,
-    /// Held by whoever makes it ill, until it is well again.
-    pub alone: tokio::sync::Mutex<()>,
-    /// The present illness, and the last one that the daemon may have met in this life.
-    state: Mutex<(Health, Option<Health>)>,
-}
-
-impl SickDisk {
-    /// A good one, commanded by a file of the daemon's home.
-    #[must_use]
-    pub fn new(home: &Home) -> Self {
-        Self {
-            disk: Disk::new(home.disk()),
-            alone: tokio::sync::Mutex::default(),
-            state: Mutex::default(),
-        }
-    }
-
-    /// # Errors
-    /// When it can not be commanded.
-    pub fn fall_ill(&self, health: Health) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = (health, Some(health));
-        self.disk.set(health)
-    }
-
-    /// # Errors
-    /// When it can not be commanded.
-    pub fn recover(&self) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 = Health::Good;
-        self.disk.set(Health::Good)
-    }
-
-    /// A daemon lives; what the disk was before is not to blame for its end.
-    fn is_used_anew(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1 = (state.0 != Health::Good).then_some(state.0);
-    }
-
-    /// What the system said of the illness that the daemon may have ended of.
-    fn errno(&self) -> Option<i32> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1.and_then(Health::errno)
     }
 }
 
@@ -214,7 +164,7 @@ impl Daemon {
     /// # Errors
     /// When it can not be started, or does not answer.
     pub async fn start(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.spawn()?;
+        self.begin()?;
         let late = Instant::now() + COMES_UP;
         loop {
             if let Some(status) = self.has_ended().await? {
@@ -240,15 +190,15 @@ impl Daemon {
     ///
     /// # Errors
     /// When it can not be started.
-    pub fn spawn(&mut self) -> io::Result<()> {
+    pub fn begin(&mut self) -> io::Result<()> {
         self.life = Some(match &self.program.lines {
-            None => Life::Child(self.child()?),
+            None => Life::Child(self.spawn()?),
             Some(lines) => Life::Inside(Inside::start(&self.home, lines)?),
         });
         Ok(())
     }
 
-    fn child(&self) -> io::Result<Child> {
+    fn spawn(&self) -> io::Result<Child> {
         let log: File = OpenOptions::new().create(true).append(true).open(self.home.log())?;
         let mut command = Command::new(&self.program.file);
         match &self.disk {
@@ -288,10 +238,8 @@ impl Daemon {
     /// # Errors
     /// When the system does not tell.
     pub async fn has_ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        match timeout(Duration::ZERO, self.ended()).await {
-            Ok(status) => status.map(Some),
-            Err(_) => Ok(None),
-        }
+        let ended = timeout(Duration::ZERO, self.ended()).await;
+        ended.map_or(Ok(None), |status| status.map(Some))
     }
 
     /// SIGKILL.

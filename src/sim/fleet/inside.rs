@@ -20,7 +20,6 @@ use crate::app::{self, Instead};
 use crate::config::Config;
 use crate::hardware::port::Connect;
 use crate::ids::AtmId;
-use crate::journal::Options;
 
 /// As of `tellerd run`.
 const LOGGED: &str = "tellerd=info,warn";
@@ -86,7 +85,9 @@ impl Inside {
 
 fn run(config: &Path, instead: Instead) -> ExitStatus {
     let ended = match Config::load(config) {
-        Ok(config) => app::run(config, Options::default().wrap, instead).map_err(|error| error.to_string()),
+        Ok(config) => {
+            app::run(config, crate::journal::Options::default().wrap, instead).map_err(|error| error.to_string())
+        }
         Err(errors) => Err(errors.to_string()),
     };
     match ended {

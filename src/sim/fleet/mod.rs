@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod scenario;
 pub(in crate::sim) mod setup;
+mod sick_disk;
 mod stage;
 mod trouble;
 mod words;

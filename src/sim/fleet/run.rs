@@ -89,9 +89,7 @@ fn fits(options: &Options, scenario: &Scenario) -> Result<(), SimulationError> {
     }
     if options.transport == Transport::Memory {
         if options.kills.is_some() || scenario.disk.is_some() {
-            return own(
-                "--transport memory: the daemon is in this process; --kills and [disk] need a process of its own",
-            );
+            return own("--transport memory: the daemon is in this process; not with --kills, nor with [disk]");
         }
         if options.payments == Payments::Nostr {
             return own(

@@ -411,6 +411,7 @@ mod tests {
             "calm.toml",
             "jams.toml",
             "crash.toml",
+            "kills.toml",
             "flaky-relay.toml",
             "flaky-lnd.toml",
             "disk.toml",

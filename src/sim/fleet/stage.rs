@@ -165,7 +165,8 @@ async fn start_one(
         Transport::Memory => Program::inside(&options.program, lines),
     };
     let inside = Meter::inside();
-    let (daemon, api) = start_daemon(program, ("the daemon", scenario.disk.is_some()), place.only(), text).await?;
+    let on_a_disk = scenario.disk.is_some();
+    let (daemon, api) = start_daemon(program, ("the daemon", on_a_disk), place.only(), text).await?;
     let meter = daemon.process().map_or(inside, Meter::of);
     Ok(Born {
         sites: vec![Site { name: None, api, atms }],
@@ -196,8 +197,7 @@ async fn start_sites(
     let setups = site_setups(place, sites(options)?)?;
     let key = make_key(&place.of("server"))?;
     let text = |port| setup::server_text(scenario, &setups, &urls, port, lnd_port);
-    let on_a_disk = scenario.disk.is_some();
-    let program = || Program::process(&options.program);
+    let (program, on_a_disk) = (|| Program::process(&options.program), scenario.disk.is_some());
     let (daemon, server) = start_daemon(program(), ("server", on_a_disk), place.of("server"), text).await?;
     let mut born = Born {
         sites: Vec::new(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::daemon::SickDisk;
+use super::sick_disk::SickDisk;
 use super::world::{World, around};
 use crate::proto::lnrpc::WalletState;
 use crate::sim::disk::Health;
