@@ -1,8 +1,8 @@
 //! The lives of the daemon: the real actors, journal, store and drivers, brought up as `tellerd run` does, ended at any point.
 //!
 //! Faults: deaths by [`Gate`] and [`disk`]; a daemon that ends by itself when its journal can not be written; [`Kind::Panic`]: an
-//! actor panics, half of the time while notes move. What must stay true: a life that is over is dropped at once, with all its
-//! tasks, and nothing of it is kept but its files; the next one reads them as any start does.
+//! actor panics, half of the time while notes move, the journal's while a record waits. What must stay true: a life that is over
+//! is dropped at once, with all its tasks, and nothing of it is kept but its files; the next one reads them as any start does.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,6 +129,7 @@ impl Lives<'_> {
             entropy: Some(Arc::clone(&self.entropy) as _),
             lines: lines.map(|stand| (stand.atm.clone(), stand.line(gate))).collect(),
             one_thread: Some(Box::new(move || {
+                pause.writes.notify_waiters();
                 let time = pause.draw("disk", |chance| chance.within(0, 6));
                 Box::pin(sleep(Duration::from_millis(time)))
             })),
@@ -207,6 +208,10 @@ async fn panics(scene: &Scene, fleet: &Fleet) {
             3 => chance.pick(&names).cloned().map(ChildId::Atm),
             _ => chance.pick(&open).copied().map(ChildId::Invoice),
         });
+        if child == Some(ChildId::Journal) {
+            // While a record waits for it.
+            scene.writes.notified().await;
+        }
         if let Some(child) = child {
             scene.step("panic", || child.to_string());
             scene.troubled(scene.now());

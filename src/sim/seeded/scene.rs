@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::chance::Chance;
@@ -92,6 +92,8 @@ pub struct Scene {
     calm: AtomicBool,
     disk_full_until: AtomicU64,
     trouble: AtomicU64,
+    /// Tells of records that are about to be written.
+    pub writes: Notify,
     /// True once a rule is broken.
     pub over: watch::Sender<bool>,
 }
@@ -128,6 +130,7 @@ impl Scene {
             calm: AtomicBool::new(false),
             disk_full_until: AtomicU64::new(0),
             trouble: AtomicU64::new(0),
+            writes: Notify::new(),
             over: watch::Sender::new(false),
         }
     }
