@@ -86,7 +86,7 @@ pub struct Totals {
 /// The fold of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Folded {
-    /// Cash-outs that have not ended; they come in and go out with [`Folded::keep`] and `let_go`.
+    /// Cash-outs that have not ended; they come in and go out with `Folded::keep` and `let_go`.
     pub cashouts: BTreeMap<CashOutId, CashOut>,
     /// The same by machine: at a start each of thousands asks for its own.
     pub(super) at: BTreeMap<AtmId, BTreeSet<CashOutId>>,

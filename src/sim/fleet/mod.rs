@@ -2,7 +2,7 @@
 //!
 //! This process hosts the simulated LND, the emulated dispensers on pseudo-terminals, customers and an operator; with
 //! `--payments nostr` relays too. The daemons are child processes of the same program, as `tellerd run`: one, or sites
-//! and their server; with `--transport memory` the only one is on threads of this process ([`inside`]). What must stay true: nothing of the simulation reaches into a daemon but by its serial lines,
+//! and their server; with `--transport memory` the only one is on threads of this process (`inside.rs`). What must stay true: nothing of the simulation reaches into a daemon but by its serial lines,
 //! gRPC, relays, HTTP and signals; no child outlives this process.
 
 mod arrivals;

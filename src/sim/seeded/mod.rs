@@ -2,9 +2,9 @@
 //!
 //! The daemon is what `tellerd run` brings up: actors, pure machines, policies, supervision, journal on real files, drivers, the
 //! fold of the store; all on one thread, in tokio's paused time, with the seed's chance. Around it are doubles, and each tells at
-//! the top of its file which faults it makes: [`node`] and [`stream`] the way to LND, [`chain`] LND itself on the rules of
-//! `sim::lnd::node`, [`device`] the emulated dispensers, [`disk`] the disk, [`gate`] and [`life`] deaths of the daemon and of its
-//! actors, [`people`] customers and the operator. [`rules`] checks DESIGN.md section 1 at every step, and at the end the audit of
+//! the top of its file which faults it makes: `node` and `stream` the way to LND, `chain` LND itself on the rules of
+//! `sim::lnd::node`, `device` the emulated dispensers, `disk` the disk, `gate` and `life` deaths of the daemon and of its
+//! actors, `people` customers and the operator. `rules` checks DESIGN.md section 1 at every step, and at the end the audit of
 //! `tellerd simulate` looks at everything.
 //!
 //! Called by `tellerd simulate --deterministic` and by tests. What must stay true: the same seed makes the same history, in
