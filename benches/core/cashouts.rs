@@ -91,27 +91,28 @@ async fn customers(daemon: &Daemon, node: Arc<Node>, atms: usize, each: usize) -
     let mut ends = ends(&runtime, &daemon.fleet, atms);
     // One that is not counted: everything is connected and open after it.
     ends = all(&runtime, daemon, &node, ends, 1).await;
-    let before = (daemon.syncs.lock().unwrap().len(), Figures::read(daemon).await);
+    let before = Figures::read(daemon).await;
     let begun = Instant::now();
     all(&runtime, daemon, &node, ends, each).await;
     let (wall, count) = (begun.elapsed().as_secs_f64(), (atms * each) as f64);
-    let after = (daemon.syncs.lock().unwrap().len(), Figures::read(daemon).await);
+    let after = Figures::read(daemon).await;
     let of_one = |now: f64, then: f64| (now - then) / count;
-    let calls = after.1.calls.iter().zip(&before.1.calls);
+    let calls = after.calls.iter().zip(&before.calls);
     let calls = calls.map(|((call, now), (_, then))| (*call, of_one(*now, *then)));
-    let spent = |name: &String| before.1.cpu.get(name).copied().unwrap_or_default();
-    let cpu = after.1.cpu.iter();
+    let spent = |name: &String| before.cpu.get(name).copied().unwrap_or_default();
+    let cpu = after.cpu.iter();
     let cpu = cpu.map(|(thread, now)| (thread.clone(), of_one(*now, spent(thread)) * 1e6));
     Round {
         per_second: count / wall,
-        syncs: of_one(after.0 as f64, before.0 as f64),
-        records: of_one(after.1.records, before.1.records),
+        syncs: of_one(after.syncs, before.syncs),
+        records: of_one(after.records, before.records),
         calls: calls.filter(|(_, times)| *times >= 0.1).collect(),
         cpu: cpu.collect(),
     }
 }
 
 struct Figures {
+    syncs: f64,
     records: f64,
     calls: Vec<(&'static str, f64)>,
     cpu: BTreeMap<String, f64>,
@@ -133,7 +134,9 @@ impl Figures {
             let name = format!("tellerd_lnd_request_duration_seconds_count{{method=\"{method}\",outcome=\"ok\"}}");
             calls.push((method, daemon.metric(&name).await));
         }
+        let syncs = daemon.syncs.lock().unwrap().len() as f64;
         Self {
+            syncs,
             records: daemon.metric("tellerd_journal_records_total").await,
             calls,
             cpu: meter::threads(),

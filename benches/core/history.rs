@@ -24,13 +24,19 @@ const AHEAD: usize = 8;
 /// When the first of them was made.
 const BEGIN: u64 = 1_700_000_000_000;
 
-/// Text, and what takes its place in a copy.
-enum Piece {
-    Text(String),
+/// What differs between copies.
+#[derive(Clone, Copy)]
+enum Own {
     Id,
     Hash,
     Preimage,
     Machine,
+}
+
+/// A part of a record's text.
+enum Piece {
+    Same(String),
+    Own(Own),
 }
 
 /// The records of one cash-out, cut where copies differ.
@@ -86,11 +92,11 @@ impl Template {
         });
         let (id, quote) = quoted.unwrap();
         let parts = [
-            (id.to_string(), || Piece::Id),
-            (quote.hash.to_string(), || Piece::Hash),
-            (hex::encode(quote.preimage.expose()), || Piece::Preimage),
-            (quote.atm.to_string(), || Piece::Machine),
-        ] as [(String, fn() -> Piece); 4];
+            (id.to_string(), Own::Id),
+            (quote.hash.to_string(), Own::Hash),
+            (hex::encode(quote.preimage.expose()), Own::Preimage),
+            (quote.atm.to_string(), Own::Machine),
+        ];
         let (mut machine, mut cashout, mut node, mut open) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for (text, body) in records {
             match body {
@@ -136,11 +142,11 @@ impl Template {
         let machine = name(machine);
         let copy = |pieces: &Vec<Piece>| {
             let texts = pieces.iter().map(|piece| match piece {
-                Piece::Text(text) => text.as_str(),
-                Piece::Id => id.as_str(),
-                Piece::Hash => &hash,
-                Piece::Preimage => &secret,
-                Piece::Machine => machine.as_str(),
+                Piece::Same(text) => text.as_str(),
+                Piece::Own(Own::Id) => id.as_str(),
+                Piece::Own(Own::Hash) => &hash,
+                Piece::Own(Own::Preimage) => &secret,
+                Piece::Own(Own::Machine) => machine.as_str(),
             });
             (VERSION, texts.collect::<String>().into_bytes())
         };
@@ -182,21 +188,21 @@ impl Template {
     }
 }
 
-fn cut(text: String, parts: &[(String, fn() -> Piece)]) -> Vec<Piece> {
-    let mut pieces = vec![Piece::Text(text)];
-    for (of_it, piece) in parts {
+fn cut(text: String, parts: &[(String, Own)]) -> Vec<Piece> {
+    let mut pieces = vec![Piece::Same(text)];
+    for (of_it, own) in parts {
         let cut = |whole: Piece| match whole {
-            Piece::Text(text) => {
+            Piece::Same(text) => {
                 let mut pieces = Vec::new();
                 for (place, between) in text.split(of_it.as_str()).enumerate() {
                     if place > 0 {
-                        pieces.push(piece());
+                        pieces.push(Piece::Own(*own));
                     }
-                    pieces.push(Piece::Text(between.to_owned()));
+                    pieces.push(Piece::Same(between.to_owned()));
                 }
                 pieces
             }
-            other => vec![other],
+            own => vec![own],
         };
         pieces = pieces.into_iter().flat_map(cut).collect();
     }

@@ -10,10 +10,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tellerd::hardware::device::{DeviceConfig, Model, open};
+use tellerd::hardware::port::{Line, Port};
+use tellerd::hardware::pty::Pty;
 use tellerd::hardware::puloon::driver::Variant;
-use tellerd::hardware::{DispenseOrder, Dispenser};
+use tellerd::hardware::{CassetteOrder, DispenseOrder, Dispenser};
+use tellerd::ids::{PaymentHash, Preimage};
 use tellerd::money::Minor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::bare::Bare;
 use crate::daemon::{Daemon, beside, final_end, promised, text};
@@ -39,15 +43,18 @@ pub fn run(quick: bool) {
     let tap = Tap::before(node.address);
     let (machines, begun) = Machines::on_ptys(2, dir.path());
     let config = text(&node.section(tap.address), dir.path(), 1);
-    let (told, seen) = std::sync::mpsc::channel();
-    let limits = Limits::measure(&node, &tap, dir.path(), count);
+    let place = dir.path().to_owned();
+    // After each cash-out its parts are measured: what else the machine does befalls both.
     beside(dir.path(), &config, &BTreeMap::new(), async move |daemon| {
+        let mut bare = Parts::open(&node, &tap, &place).await;
+        let (mut seen, mut times) = (Vec::new(), Times::default());
         for _ in 0..count {
-            told.send(one(daemon, &node, &tap, &begun).await).unwrap();
+            seen.push(one(daemon, &node, &tap, &begun).await);
+            bare.measure(&mut times).await;
         }
+        times.print(&seen);
     });
     drop(machines);
-    limits.print(&seen.into_iter().collect::<Vec<Seen>>());
 }
 
 async fn one(daemon: &Daemon, node: &Node, tap: &Tap, begun: &Begun) -> Seen {
@@ -66,100 +73,88 @@ async fn one(daemon: &Daemon, node: &Node, tap: &Tap, begun: &Begun) -> Seen {
     }
 }
 
-/// The parts of the path, each alone.
-struct Limits {
+/// The parts of the path, to be done alone.
+struct Parts {
+    file: Raw,
+    port: Box<dyn Port>,
+    /// When something came at the other end of the port.
+    came: UnboundedReceiver<Instant>,
+    node: Bare,
+    hash: PaymentHash,
+    /// On a line that is as the one of the machine.
+    driver: Box<dyn Dispenser>,
+    _device: Thread,
+}
+
+/// How long each of them took.
+#[derive(Default)]
+struct Times {
     fdatasync: Vec<Duration>,
     /// With its way to the device's end.
     pty_write: Vec<Duration>,
+    /// The two, one after the other.
+    raw: Vec<Duration>,
     lookup: Vec<Duration>,
     info: Vec<Duration>,
     device: Vec<Duration>,
-    /// One fdatasync, then one write to a pty.
-    raw: Vec<Duration>,
 }
 
-impl Limits {
-    fn measure(node: &Node, tap: &Tap, dir: &Path, count: usize) -> Self {
-        let mut limits = Self {
-            fdatasync: Vec::new(),
-            pty_write: Vec::new(),
-            lookup: Vec::new(),
-            info: Vec::new(),
-            device: Vec::new(),
-            raw: Vec::new(),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.unwrap().block_on(async {
-            limits.lines(dir, count).await;
-            limits.node(node, tap, count).await;
-            limits.device(dir, count).await;
-        });
-        limits
-    }
-
-    /// The record, then the line, as fast as it can be done.
-    async fn lines(&mut self, dir: &Path, count: usize) {
-        let record = vec![b'x'; PAYLOAD + AROUND];
-        let mut raw = Raw::new(&dir.join("raw"));
-        let reader = Thread::start("device");
-        let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+impl Parts {
+    async fn open(node: &Node, tap: &Tap, dir: &Path) -> Self {
+        let device = Thread::start("device");
         let link = dir.join("raw-line");
-        let mut device = {
-            let _entered = reader.enter();
-            tellerd::hardware::pty::Pty::open(&link).unwrap()
-        };
-        reader.spawn(async move {
+        let entered = device.enter();
+        let mut line = Pty::open(&link).unwrap();
+        drop(entered);
+        let (sender, came) = unbounded_channel();
+        device.spawn(async move {
             let mut bytes = [0; 64];
-            while let Ok(1..) = device.read(&mut bytes).await {
+            while let Ok(1..) = line.read(&mut bytes).await {
                 sender.send(Instant::now()).unwrap();
             }
         });
-        let path = link.to_string_lossy().into_owned();
-        let mut port = tellerd::hardware::port::open(&path, 9600, tokio_serial::Parity::None).unwrap();
-        for _ in 0..count {
-            tokio::time::sleep(QUIET / 4).await;
-            let begun = Instant::now();
-            raw.write(&record);
-            let written = Instant::now();
-            port.write_all(&[b'x'; 16]).await.unwrap();
-            let came = seen.recv().await.unwrap();
-            self.fdatasync.push(written - begun);
-            self.pty_write.push(came - written);
-            self.raw.push(came - begun);
-        }
-    }
-
-    /// LookupInvoice and GetInfo through the tap, on connections that stand.
-    async fn node(&mut self, node: &Node, tap: &Tap, count: usize) {
-        let bare = Bare::connect(node, tap.address).await;
-        let hash = tellerd::ids::Preimage::from_bytes([9; 32]).hash();
-        bare.add(hash, 61_000_000).await;
-        for _ in 0..count {
-            tokio::time::sleep(QUIET / 4).await;
-            let begun = Instant::now();
-            bare.lookup(hash).await;
-            let found = Instant::now();
-            bare.info().await;
-            self.lookup.push(found - begun);
-            self.info.push(found.elapsed());
-        }
-    }
-
-    /// The driver alone, at the second machine, whose line is the same.
-    async fn device(&mut self, dir: &Path, count: usize) {
+        let port = Line::Serial(link.to_string_lossy().into_owned());
         let path = dir.join(name(1).as_str()).to_string_lossy().into_owned();
         let config = DeviceConfig::new(Model::PuloonLcdm4000, Variant::Standard, path);
-        let mut driver: Box<dyn Dispenser> = open(&config).await.unwrap();
+        let mut driver = open(&config).await.unwrap();
         driver.initialise().await.unwrap();
-        let order = order();
-        for _ in 0..count {
-            tokio::time::sleep(QUIET / 4).await;
-            let begun = Instant::now();
-            driver.prepare(&order).await.unwrap();
-            self.device.push(begun.elapsed());
+        let bare = Bare::connect(node, tap.address).await;
+        let hash = Preimage::from_bytes([9; 32]).hash();
+        bare.add(hash, 61_000_000).await;
+        Self {
+            file: Raw::new(&dir.join("raw")),
+            port: port.open(9600, tokio_serial::Parity::None).unwrap(),
+            came,
+            node: bare,
+            hash,
+            driver,
+            _device: device,
         }
     }
 
+    async fn measure(&mut self, times: &mut Times) {
+        tokio::time::sleep(QUIET).await;
+        let begun = Instant::now();
+        self.file.write(&[b'x'; PAYLOAD + AROUND]);
+        let written = Instant::now();
+        self.port.write_all(&[b'x'; 16]).await.unwrap();
+        let came = self.came.recv().await.unwrap();
+        times.fdatasync.push(written - begun);
+        times.pty_write.push(came - written);
+        times.raw.push(came - begun);
+        let begun = Instant::now();
+        self.node.lookup(self.hash).await;
+        let found = Instant::now();
+        self.node.info().await;
+        times.lookup.push(found - begun);
+        times.info.push(found.elapsed());
+        let begun = Instant::now();
+        self.driver.prepare(&order()).await.unwrap();
+        times.device.push(begun.elapsed());
+    }
+}
+
+impl Times {
     fn print(&self, seen: &[Seen]) {
         let count = seen.len();
         let whole = percentiles(seen.iter().map(|seen| seen.whole).collect());
@@ -184,7 +179,7 @@ impl Limits {
         row("bare: status and counters of the device", device);
         let n = rounds.round();
         let in_turn = n * fdatasync.0 + pty.0;
-        let reads = lookup.0.max(info.0).max(device.0);
+        let reads = lookup.0.max(info.0) + device.0;
         let floor = in_turn + reads;
         println!("ratio to the raw step: {:.1}", whole.0 / raw.0);
         println!(
@@ -192,14 +187,14 @@ impl Limits {
             whole.0 / in_turn
         );
         println!(
-            "ratio to the floor, those and the slowest of the three reads ({floor:.2} ms): {:.1}",
+            "ratio to the floor, those, the device's answers and the slower of LND's two ({floor:.2} ms): {:.1}",
             whole.0 / floor
         );
     }
 }
 
 fn order() -> DispenseOrder {
-    let asked = tellerd::hardware::CassetteOrder {
+    let asked = CassetteOrder {
         position: 1,
         denomination: Minor(2_000),
         notes: 3,

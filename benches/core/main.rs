@@ -2,7 +2,7 @@
 //!
 //! Each figure stands beside a limit that is measured in the same run. After `--`, `journal`, `instant`, `cashouts`,
 //! `startup` or `restart` runs one part, and `quick` makes it short; a number is that of the finished cash-outs of `startup`,
-//! each of which takes about 9 KiB of the disk. Results are kept in docs/BENCHMARKS.md.
+//! each of which takes about 10 KiB of the disk. Results are kept in docs/BENCHMARKS.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -28,7 +28,7 @@ struct Started {
 }
 
 pub fn run(quick: bool, finished: Option<usize>) {
-    let (rounds, open, most) = if quick { (1, 500, 5_000) } else { (3, 10_000, 1_000_000) };
+    let (rounds, open, most) = if quick { (1, 500, 5_000) } else { (3, 10_000, 700_000) };
     let finished = finished.unwrap_or(most);
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start();
