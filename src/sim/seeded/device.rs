@@ -1,8 +1,8 @@
 //! The machines of a simulated history: the real emulators on lines in memory, the daemon's bytes passing the gate.
 //!
 //! Faults ([`Kind::Device`]): those of `sim/fleet/fault.rs`, drawn for each dispense, and some for queries: a line that is cut, a
-//! reply that does not come. What must stay true: a machine goes on when the daemon dies; what was written to it before stays
-//! written; each event of its ledger is told to the rules when it happens.
+//! reply that does not come. [`Kind::Panic`]: the driver panics right after bytes have left. What must stay true: a machine goes on
+//! when the daemon dies; what was written to it before stays written; each event of its ledger is told to the rules when it happens.
 
 use std::io;
 use std::pin::Pin;
@@ -152,6 +152,9 @@ impl AsyncWrite for Gated {
         }
         let written = Pin::new(&mut self.port).poll_write(cx, bytes);
         // They have left, whatever becomes of the daemon.
+        if self.gate.driver_panics() {
+            std::panic::resume_unwind(Box::new("a panic was ordered"));
+        }
         match self.gate.at("after bytes to a machine") {
             true => written,
             false => Poll::Pending,

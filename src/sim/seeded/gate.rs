@@ -45,6 +45,17 @@ impl Gate {
         !self.is_dead()
     }
 
+    /// Whether a driver panics now: in builds with debug assertions, as all panics that are ordered.
+    #[must_use]
+    pub fn driver_panics(&self) -> bool {
+        let panics = cfg!(debug_assertions) && !self.is_dead() && self.scene.strikes(Kind::Panic, 2);
+        if panics {
+            self.scene.step("panic", || "a driver".to_owned());
+            self.scene.troubled(self.scene.now());
+        }
+        panics
+    }
+
     /// As [`Gate::at`]; never returns to a dead one.
     pub async fn pass(&self, point: &str) {
         if !self.at(point) {

@@ -249,7 +249,11 @@ impl Lightning for Connection {
     async fn lookup(&self, hash: &PaymentHash) -> Result<Option<InvoiceSnapshot>, LnError> {
         const CALL: &str = "LookupInvoice";
         let hash = *hash;
-        let effect = move |_: &Scene, side: &mut NodeSide, _| {
+        let effect = move |scene: &Scene, side: &mut NodeSide, now| {
+            scene.books(|books| {
+                books.read.insert(hash, now);
+                Ok(())
+            });
             let found = side.node.lookup(&hash.0);
             found.map(snapshot).map_err(|refusal| refused(CALL, refusal))
         };

@@ -66,6 +66,8 @@ pub struct Books {
     cashouts: BTreeMap<PaymentHash, CashOut>,
     invoices: BTreeMap<PaymentHash, Invoice>,
     notes: BTreeMap<PaymentHash, Notes>,
+    /// When an invoice was last read at LND.
+    pub read: BTreeMap<PaymentHash, UnixMs>,
     /// Since when it is not known what became of an order.
     unknown: BTreeMap<CashOutId, UnixMs>,
     /// Whose dispense a machine is at.
@@ -351,6 +353,13 @@ impl Books {
             return broken("dispensed_again", format!("{id}: {} were out already", notes.out));
         }
         self.serves.insert(atm.clone(), hash);
+        let read = self.read.get(&hash).copied().unwrap_or_default();
+        if now.since(read).as_millis() > u128::from(CHECK_AGE_MS) {
+            return broken(
+                "hold_not_read_anew",
+                format!("{id} dispenses at {}, its hold was read at {}", now.0, read.0),
+            );
+        }
         let Some(invoice) = side.node.invoice(&hash) else {
             return broken("dispense_without_hold", format!("{id} has no invoice"));
         };
