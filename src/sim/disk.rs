@@ -213,7 +213,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::new(dir.path().join("disk"));
         let path = dir.path().join("file");
-        let mut file = (disk.clone().wrap())(File::create(&path).unwrap());
+        let opened = File::options().append(true).create(true).open(&path).unwrap();
+        let mut file = (disk.clone().wrap())(opened);
         let held = || {
             let mut text = String::new();
             File::open(&path).unwrap().read_to_string(&mut text).unwrap();

@@ -598,7 +598,7 @@ fn every_rule_is_explained() {
         include_str!("liveness.rs").split('"').skip(1).step_by(2).collect(),
         include_str!("sites.rs").split('"').skip(1).step_by(2).collect(),
         include_str!("../fleet/run.rs").split("trouble(\"").skip(1).collect(),
-        include_str!("../fleet/keeper.rs")
+        concat!(include_str!("../fleet/keeper.rs"), include_str!("../fleet/cycles.rs"))
             .split("\n")
             .flat_map(|line| line.split("trouble(\"").skip(1))
             .collect(),
@@ -615,6 +615,8 @@ fn every_rule_is_explained() {
         "held_unnamed",
         "books_wrong",
         "journal_damaged",
+        "state_differs",
+        "not_ready",
     ] {
         assert!(found.contains(&one), "{one} in {found:?}");
     }

@@ -173,15 +173,17 @@ async fn end(world: &World, mut daemon: Daemon) {
 
 /// Has the journal of a daemon that does not run verified, and the state compared with it. How many records there are.
 pub async fn verify(world: &World, daemon: &Daemon) -> u64 {
-    let mut records = 0;
-    for (what, rule) in [("store", "state_differs"), ("journal", "journal_damaged")] {
-        match daemon.verify(what).await {
-            Ok(Ok(told)) => records = records_in(&told).unwrap_or(records),
-            Ok(Err(told)) => world.trouble(rule, format!("{}: {told}", daemon.name())),
-            Err(error) => world.trouble(rule, format!("{}: {error}", daemon.name())),
+    let verify = async |what| daemon.verify(what).await.unwrap_or_else(|error| Err(error.to_string()));
+    if let Err(found) = verify("store").await {
+        world.trouble("state_differs", format!("{}: {found}", daemon.name()));
+    }
+    match verify("journal").await {
+        Ok(told) => records_in(&told).unwrap_or(0),
+        Err(found) => {
+            world.trouble("journal_damaged", format!("{}: {found}", daemon.name()));
+            0
         }
     }
-    records
 }
 
 /// Reads `N records`, at the start of a line.
