@@ -186,10 +186,8 @@ pub async fn verify(world: &World, daemon: &Daemon) -> u64 {
     }
 }
 
-/// Reads `N records`, at the start of a line.
+/// Reads `N records intact`, at the start of a line.
 fn records_in(told: &str) -> Option<u64> {
-    let mut numbers = told
-        .lines()
-        .filter_map(|line| line.split_once(" records")?.0.parse().ok());
-    numbers.next_back()
+    told.lines()
+        .find_map(|line| line.split_once(" records intact")?.0.parse().ok())
 }

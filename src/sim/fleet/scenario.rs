@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::arrivals::Arrivals;
 use super::fault::{FAULTS, FaultKind};
-use super::trouble::{DISK_TROUBLES, DiskTrouble, NODE_TROUBLES, NodeTrouble};
+use super::trouble::{self, DiskTerms, LndTerms};
 use crate::config::ConfigErrors;
 use crate::config::reader::{self, Section};
 use crate::config::value::{duration, number, positive_amount, text};
@@ -84,32 +84,6 @@ pub struct DaemonTerms {
     pub hold_deadline: Duration,
     /// `policy.unknown_deadline`
     pub unknown_deadline: Duration,
-}
-
-/// `[lnd]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LndTerms {
-    /// Between two blocks.
-    pub block_interval: Duration,
-    /// What befalls it, and the mean time between two of a kind.
-    pub troubles: Vec<(NodeTrouble, Duration)>,
-    /// How long those last that last, about.
-    pub lasts: Duration,
-    /// The delay of an answer while it is slow.
-    pub slow: Duration,
-    /// Blocks of a jump.
-    pub jump_blocks: u32,
-}
-
-/// `[disk]`
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DiskTerms {
-    /// What befalls a daemon's disk, and the mean time between two of a kind.
-    pub troubles: Vec<(DiskTrouble, Duration)>,
-    /// How long each lasts, about.
-    pub lasts: Duration,
-    /// The delay of a sync while syncs are slow.
-    pub slow_sync: Duration,
 }
 
 /// `[relay]` and `[server]`
@@ -195,9 +169,9 @@ fn read(mut root: Section) -> Option<Scenario> {
     let faults = faults(root.section("faults"));
     let operator = operator(root.section("operator"));
     let daemon = daemon(root.section("daemon"));
-    let lnd = lnd(root.section("lnd"));
+    let lnd = trouble::lnd(root.section("lnd"));
     let has_disk = root.has("disk");
-    let disk = disk(root.section("disk"));
+    let disk = trouble::disk(root.section("disk"));
     let on_nostr = root.has("relay") || root.has("server");
     let nostr = NostrTerms {
         relay: relay(root.section("relay")),
@@ -346,51 +320,9 @@ fn relay(mut section: Section) -> RelayFaults {
     faults
 }
 
-fn lnd(mut section: Section) -> LndTerms {
-    let terms = LndTerms {
-        block_interval: section.or("block_interval", duration, Duration::from_secs(3)),
-        troubles: troubles(&mut section, &NODE_TROUBLES),
-        lasts: section.or("lasts", duration, Duration::from_secs(3)),
-        slow: section.or("slow", duration, Duration::from_millis(500)),
-        jump_blocks: section.or("jump_blocks", number(1..=1_000_u32), 70),
-    };
-    if terms.block_interval < Duration::from_secs(1) {
-        section.mistake(
-            "block_interval",
-            "below \"1s\" every hold would be canceled by its height",
-        );
-    }
-    section.finish();
-    terms
-}
-
-fn disk(mut section: Section) -> DiskTerms {
-    let terms = DiskTerms {
-        troubles: troubles(&mut section, &DISK_TROUBLES),
-        lasts: section.or("lasts", duration, Duration::from_secs(3)),
-        slow_sync: section.or("slow_sync", duration, Duration::from_millis(300)),
-    };
-    section.finish();
-    terms
-}
-
-/// How often each kind strikes that strikes at all.
-fn troubles<T: Copy>(section: &mut Section, kinds: &[(&'static str, T)]) -> Vec<(T, Duration)> {
-    let mut found = Vec::new();
-    for (key, kind) in kinds {
-        let Some(every) = section.optional(key, duration) else {
-            continue;
-        };
-        if every < Duration::from_secs(1) {
-            section.mistake(key, "below \"1s\" it would never be over");
-        }
-        found.push((*kind, every));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::trouble::{DISK_TROUBLES, DiskTrouble, NODE_TROUBLES, NodeTrouble};
     use super::*;
 
     #[test]

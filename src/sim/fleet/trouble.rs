@@ -11,6 +11,8 @@ use rand::rngs::StdRng;
 
 use super::sick_disk::SickDisk;
 use super::world::{World, around};
+use crate::config::reader::Section;
+use crate::config::value::{duration, number};
 use crate::proto::lnrpc::WalletState;
 use crate::sim::disk::Health;
 use crate::sim::lnd::{Fault, SimError};
@@ -69,6 +71,32 @@ pub const DISK_TROUBLES: [(&str, DiskTrouble); 4] = [
     ("failed_sync_every", DiskTrouble::FailedSync),
 ];
 
+/// `[lnd]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LndTerms {
+    /// Between two blocks.
+    pub block_interval: Duration,
+    /// What befalls it, and the mean time between two of a kind.
+    pub troubles: Vec<(NodeTrouble, Duration)>,
+    /// How long those last that last, about.
+    pub lasts: Duration,
+    /// The delay of an answer while it is slow.
+    pub slow: Duration,
+    /// Blocks of a jump.
+    pub jump_blocks: u32,
+}
+
+/// `[disk]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskTerms {
+    /// What befalls a daemon's disk, and the mean time between two of a kind.
+    pub troubles: Vec<(DiskTrouble, Duration)>,
+    /// How long each lasts, about.
+    pub lasts: Duration,
+    /// The delay of a sync while syncs are slow.
+    pub slow_sync: Duration,
+}
+
 /// The generators' names begin here.
 const TROUBLES: u64 = 100;
 /// Methods whose replies get lost; each is repeated by a daemon that can not know whether it took effect.
@@ -79,6 +107,51 @@ const REPEATED: [&str; 5] = [
     "LookupInvoice",
     "GetInfo",
 ];
+
+/// Reads `[lnd]`.
+pub(super) fn lnd(mut section: Section) -> LndTerms {
+    let terms = LndTerms {
+        block_interval: section.or("block_interval", duration, Duration::from_secs(3)),
+        troubles: troubles(&mut section, &NODE_TROUBLES),
+        lasts: section.or("lasts", duration, Duration::from_secs(3)),
+        slow: section.or("slow", duration, Duration::from_millis(500)),
+        jump_blocks: section.or("jump_blocks", number(1..=1_000_u32), 70),
+    };
+    if terms.block_interval < Duration::from_secs(1) {
+        section.mistake(
+            "block_interval",
+            "below \"1s\" every hold would be canceled by its height",
+        );
+    }
+    section.finish();
+    terms
+}
+
+/// Reads `[disk]`.
+pub(super) fn disk(mut section: Section) -> DiskTerms {
+    let terms = DiskTerms {
+        troubles: troubles(&mut section, &DISK_TROUBLES),
+        lasts: section.or("lasts", duration, Duration::from_secs(3)),
+        slow_sync: section.or("slow_sync", duration, Duration::from_millis(300)),
+    };
+    section.finish();
+    terms
+}
+
+/// How often each kind strikes that strikes at all.
+fn troubles<T: Copy>(section: &mut Section, kinds: &[(&'static str, T)]) -> Vec<(T, Duration)> {
+    let mut found = Vec::new();
+    for (key, kind) in kinds {
+        let Some(every) = section.optional(key, duration) else {
+            continue;
+        };
+        if every < Duration::from_secs(1) {
+            section.mistake(key, "below \"1s\" it would never be over");
+        }
+        found.push((*kind, every));
+    }
+    found
+}
 
 impl NodeTrouble {
     fn name(self) -> &'static str {
