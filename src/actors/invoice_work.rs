@@ -328,7 +328,7 @@ mod tests {
             in_turn(Some(&turns), look, async || ask(None).await.map_or(Ok(index), Err)).await
         };
         let all = futures_util::future::join_all((0..500).map(one)).await;
-        let expected = (0..500).map(|index| if index % 2 == 0 { Err(index) } else { Ok(index) });
+        let expected = (0..500_usize).map(|index| if index.is_multiple_of(2) { Err(index) } else { Ok(index) });
         assert_eq!(all, expected.collect::<Vec<_>>());
         assert_eq!((most.get(), turns.available_permits()), (AT_ONCE, AT_ONCE));
     }

@@ -4,8 +4,8 @@
 //! position it stands for in the same atomic batch, and a moment later, so that much is written as one. It is not the truth: when it is missing, behind
 //! or damaged it is set aside and folded again. One writer ([`Store`]), any number of [`View`]s.
 //!
-//! Keys: `m` position and sums; `c/ID` cash-outs; `i/HASH` invoices; `oc/ID`, `oi/HASH` the open ones
-//! among them; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM; `k/NAME` clients; `u/KEY` what a client has and had.
+//! Keys: `m` position and sums; `oc/ID`, `oi/HASH` open cash-outs and invoices, which a start reads side by side; `c/ID`, `i/HASH`
+//! those that have ended; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM; `k/NAME` clients; `u/KEY` what a client has and had.
 
 pub mod fold;
 mod follower;
@@ -37,7 +37,7 @@ use table::Table;
 pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
 
 /// Changes of the key or value layout; a store of another schema is folded again.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 /// Name of sled's folder inside the data directory.
 const FOLDER: &str = "state";
@@ -194,26 +194,22 @@ impl Store {
             node: meta.node,
             ..Folded::default()
         };
-        for key in view.keys("oc/")? {
-            if let Some(cashout) = view.get::<CashOut>(&format!("c/{key}"))? {
-                folded.keep(cashout);
-            }
+        for (_, cashout) in view.entries::<CashOut>("oc/")? {
+            folded.keep(cashout);
         }
-        for key in view.keys("oi/")? {
-            if let Some(invoice) = view.get::<Invoice>(&format!("i/{key}"))? {
-                folded.invoices.insert(invoice.spec.hash, invoice);
-            }
+        for (_, invoice) in view.entries::<Invoice>("oi/")? {
+            folded.invoices.insert(invoice.spec.hash, invoice);
         }
         for (atm, book) in view.atms()? {
             folded.atms.insert(atm, book);
         }
-        for key in view.keys("u/")? {
-            if let (Ok(client), Some(usage)) = (key.parse(), view.get(&format!("u/{key}"))?) {
+        for (key, usage) in view.entries("u/")? {
+            if let Ok(client) = key.parse() {
                 folded.usage.insert(client, usage);
             }
         }
-        for key in view.keys("k/")? {
-            if let (Ok(name), Some(client)) = (key.parse(), view.get::<Client>(&format!("k/{key}"))?) {
+        for (key, client) in view.entries::<Client>("k/")? {
+            if let Ok(name) = key.parse() {
                 folded.clients.clients.insert(name, client);
             }
         }
@@ -316,17 +312,15 @@ impl Store {
         match change {
             Change::CashOut(cashout) => {
                 let (id, atm) = (cashout.id, &cashout.quote.atm);
-                news.put(format!("c/{id}"), cashout)?;
-                news.mark(format!("ca/{atm}/{id}"), true);
-                news.mark(format!("oc/{id}"), !cashout.is_final());
+                news.file(cashout.is_final(), format!("oc/{id}"), format!("c/{id}"), cashout)?;
+                news.mark(format!("ca/{atm}/{id}"));
                 if let Some(book) = self.folded.atms.get(atm) {
                     news.put(format!("a/{atm}"), book)?;
                 }
             }
             Change::Invoice(invoice) => {
                 let hash = invoice.spec.hash;
-                news.put(format!("i/{hash}"), invoice)?;
-                news.mark(format!("oi/{hash}"), !invoice.is_final());
+                news.file(invoice.is_final(), format!("oi/{hash}"), format!("i/{hash}"), invoice)?;
                 if let Owner::Remote { client, .. } = &invoice.spec.owner
                     && let Some(usage) = self.folded.usage.get(client)
                 {
@@ -364,7 +358,7 @@ impl View {
     /// # Errors
     /// When sled fails or the value can not be read.
     pub fn cashout(&self, id: CashOutId) -> Result<Option<CashOut>, StoreError> {
-        self.get(&format!("c/{id}"))
+        self.open_or_ended(&format!("oc/{id}"), &format!("c/{id}"))
     }
 
     /// One invoice, open or ended.
@@ -372,7 +366,7 @@ impl View {
     /// # Errors
     /// When sled fails or the value can not be read.
     pub fn invoice(&self, hash: PaymentHash) -> Result<Option<Invoice>, StoreError> {
-        self.get(&format!("i/{hash}"))
+        self.open_or_ended(&format!("oi/{hash}"), &format!("i/{hash}"))
     }
 
     /// At most `limit` cash-outs, the newest first, of one ATM or of all, older than `before`.
@@ -386,12 +380,20 @@ impl View {
         limit: usize,
     ) -> Result<Vec<CashOut>, StoreError> {
         self.catch_up()?;
-        let prefix = atm.map_or_else(|| "c/".to_owned(), |atm| format!("ca/{atm}/"));
-        let end = before.map_or_else(|| format!("{prefix}~"), |id| format!("{prefix}{id}"));
+        let prefixes = match atm {
+            Some(atm) => vec![format!("ca/{atm}/")],
+            None => vec!["oc/".to_owned(), "c/".to_owned()],
+        };
+        let mut ids = Vec::new();
+        for prefix in prefixes {
+            let end = before.map_or_else(|| format!("{prefix}~"), |id| format!("{prefix}{id}"));
+            let last = self.db.last_keys(&prefix, &end, limit);
+            ids.extend(last.map_err(|source| self.sled(source))?);
+        }
+        ids.sort_unstable_by(|a, b| b.cmp(a));
         let mut found = Vec::new();
-        let ids = self.db.last_keys(&prefix, &end, limit);
-        for id in ids.map_err(|source| self.sled(source))? {
-            found.extend(self.get::<CashOut>(&format!("c/{id}"))?);
+        for id in ids.iter().take(limit) {
+            found.extend(self.open_or_ended(&format!("oc/{id}"), &format!("c/{id}"))?);
         }
         Ok(found)
     }
@@ -401,13 +403,18 @@ impl View {
     /// # Errors
     /// When sled fails or a value can not be read.
     pub fn atms(&self) -> Result<Vec<(AtmId, AtmBook)>, StoreError> {
-        let mut found = Vec::new();
-        for key in self.keys("a/")? {
-            if let (Ok(atm), Some(book)) = (key.parse(), self.get(&format!("a/{key}"))?) {
-                found.push((atm, book));
-            }
+        let books = self.entries("a/")?.into_iter();
+        Ok(books
+            .filter_map(|(key, book)| Some((key.parse().ok()?, book)))
+            .collect())
+    }
+
+    /// In this order: what ends in between is found where it has gone.
+    fn open_or_ended<T: DeserializeOwned>(&self, open: &str, ended: &str) -> Result<Option<T>, StoreError> {
+        match self.get(open)? {
+            Some(value) => Ok(Some(value)),
+            None => self.get(ended),
         }
-        Ok(found)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -428,9 +435,21 @@ impl View {
         })
     }
 
-    fn keys(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    /// What follows `prefix` in all keys that begin with it, and their values.
+    fn entries<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(String, T)>, StoreError> {
         self.catch_up()?;
-        self.db.keys(prefix).map_err(|source| self.sled(source))
+        if self.left_behind.load(Ordering::Acquire) {
+            return Err(StoreError::LeftBehind);
+        }
+        let entries = self.db.entries(prefix).map_err(|source| self.sled(source))?;
+        let read = |(key, bytes): (String, Vec<u8>)| match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok((key, value)),
+            Err(source) => Err(StoreError::Value {
+                key: format!("{prefix}{key}"),
+                source,
+            }),
+        };
+        entries.into_iter().map(read).collect()
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StoreError> {

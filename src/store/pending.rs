@@ -26,9 +26,24 @@ impl Pending {
         }
     }
 
-    /// A key without a value, there or not.
-    pub fn mark(&mut self, key: String, there: bool) {
-        self.0.insert(key, there.then(Vec::new));
+    /// An item's value: where the open ones are, or among those that have ended.
+    pub fn file<T: Serialize>(
+        &mut self,
+        has_ended: bool,
+        open: String,
+        ended: String,
+        value: &T,
+    ) -> Result<(), StoreError> {
+        if !has_ended {
+            return self.put(open, value);
+        }
+        self.0.insert(open, None);
+        self.put(ended, value)
+    }
+
+    /// A key without a value.
+    pub fn mark(&mut self, key: String) {
+        self.0.insert(key, Some(Vec::new()));
     }
 
     /// Adds what came later.

@@ -49,18 +49,19 @@ impl Table {
         }
     }
 
-    /// What follows `prefix` in all keys that begin with it, ascending.
-    pub fn keys(&self, prefix: &str) -> sled::Result<Vec<String>> {
+    /// What follows `prefix` in all keys that begin with it, ascending, and their values.
+    pub fn entries(&self, prefix: &str) -> sled::Result<Vec<(String, Vec<u8>)>> {
         match self {
             Self::Sled(db) => contained(|| {
-                let keys = db.scan_prefix(prefix).keys();
-                keys.map(|key| Ok(rest(&key?, prefix))).collect()
+                let entries = db.scan_prefix(prefix);
+                let entries = entries.map(|entry| entry.map(|(key, value)| (rest(&key, prefix), value.to_vec())));
+                entries.collect()
             }),
             Self::Memory(entries) => {
                 let entries = locked(entries);
                 let from = entries.range(prefix.as_bytes().to_vec()..);
                 let ours = from.take_while(|(key, _)| key.starts_with(prefix.as_bytes()));
-                Ok(ours.map(|(key, _)| rest(key, prefix)).collect())
+                Ok(ours.map(|(key, value)| (rest(key, prefix), value.clone())).collect())
             }
         }
     }
@@ -142,12 +143,14 @@ mod tests {
             table.apply(vec![("a/2".to_owned(), None), put("a/4", "4")]).unwrap();
             assert_eq!(table.get("a/1").unwrap().as_deref(), Some(b"a/1".as_slice()));
             assert_eq!(table.get("a/2").unwrap(), None);
-            assert_eq!(table.keys("a/").unwrap(), ["1", "3", "4"]);
+            let kept = ["1", "3"].map(|key| (key.to_owned(), format!("a/{key}").into_bytes()));
+            let entries = table.entries("a/").unwrap();
+            assert_eq!(entries, [&kept[..], &[("4".to_owned(), b"4".to_vec())]].concat());
             assert_eq!(table.last_keys("a/", "a/4", 1).unwrap(), ["3"]);
             assert_eq!(table.last_keys("a/", "a/~", 9).unwrap(), ["4", "3", "1"]);
             assert_eq!(table.last_keys("a/", "a", 9).unwrap(), [""; 0]);
             table.clear().unwrap();
-            assert_eq!(table.keys("").unwrap(), [""; 0]);
+            assert_eq!(table.entries("").unwrap(), []);
         }
     }
 }
