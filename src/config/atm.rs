@@ -3,6 +3,7 @@
 //! Called by [`super::Config::load`]. What must stay true: no two ATMs share an id or a port (a symlink is
 //! followed), and the limits leave at least one amount that the cassettes' denominations can make.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -108,8 +109,8 @@ pub(super) fn fleet(root: &mut Section, serves: bool) -> Vec<AtmConfig> {
     if sections.is_empty() && !serves {
         root.mistake("atm", "missing: a fleet has at least one [[atm]]");
     }
-    let mut ids: Vec<(AtmId, String)> = Vec::new();
-    let mut ports: Vec<(PathBuf, String)> = Vec::new();
+    let mut ids: HashMap<AtmId, String> = HashMap::new();
+    let mut ports: HashMap<PathBuf, String> = HashMap::new();
     let mut atms = Vec::new();
     for mut section in sections {
         let id: Option<AtmId> = section.required("id", parsed);
@@ -166,7 +167,7 @@ fn cassettes(atm: &mut Section) -> Vec<CassetteConfig> {
     if sections.is_empty() {
         atm.mistake("cassette", "missing: an ATM has at least one [[atm.cassette]]");
     }
-    let mut taken: Vec<(u8, String)> = Vec::new();
+    let mut taken: HashMap<u8, String> = HashMap::new();
     let mut cassettes = Vec::new();
     for mut section in sections {
         let position = section.required("position", number(1..=4));

@@ -3,6 +3,7 @@
 //! Called by [`super::Config::load`]. What must stay true: a key is a point of the curve, no two clients share a key or
 //! name and no two operators do; no message repeats what was given for a key, which may be a secret one by mistake.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -234,7 +235,7 @@ pub fn relay(text: &str) -> Result<String, String> {
 }
 
 fn operators(sections: Vec<Section>) -> Vec<Operator> {
-    let (mut names, mut keys) = (Vec::new(), Vec::new());
+    let (mut names, mut keys) = (HashMap::new(), HashMap::new());
     let mut operators = Vec::new();
     for mut section in sections {
         let name: Option<ClientName> = section.required("name", parsed);
@@ -284,7 +285,7 @@ fn title(value: &DeValue) -> Result<String, String> {
 }
 
 fn clients(sections: Vec<Section>, defaults: Limits) -> Vec<ConfiguredClient> {
-    let (mut names, mut keys) = (Vec::new(), Vec::new());
+    let (mut names, mut keys) = (HashMap::new(), HashMap::new());
     let mut clients = Vec::new();
     for mut section in sections {
         let name: Option<ClientName> = section.required("name", parsed);

@@ -4,7 +4,10 @@
 //! mistake, and a mistake never hides a later one. (serde with `deny_unknown_fields` stops at the first.)
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -223,13 +226,13 @@ impl<'a> Section<'a> {
     }
 
     /// Notes a mistake when the value of `key` is another table's already; `taken` holds each with its full name.
-    pub fn unique<T: PartialEq>(&self, key: &str, value: Option<T>, taken: &mut Vec<(T, String)>) {
+    pub fn unique<T: Eq + Hash>(&self, key: &str, value: Option<T>, taken: &mut HashMap<T, String>) {
         let Some(value) = value else {
             return;
         };
-        match taken.iter().find(|(other, _)| *other == value) {
-            Some((_, first)) => self.mistake(key, format!("the same as {first}")),
-            None => taken.push((value, self.key(key))),
+        match taken.entry(value) {
+            Entry::Occupied(first) => self.mistake(key, format!("the same as {}", first.get())),
+            Entry::Vacant(free) => _ = free.insert(self.key(key)),
         }
     }
 
