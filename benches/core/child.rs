@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::meter;
+
 /// Between two looks at its log.
 const LOOK: Duration = Duration::from_millis(2);
 /// Nothing here takes longer.
@@ -51,6 +53,16 @@ impl Child {
     pub async fn serves(&mut self) -> (Duration, String) {
         let (after, address) = self.says("tellerd serves address=").await;
         (after, format!("http://{address}"))
+    }
+
+    /// CPU seconds so far, by thread.
+    pub fn cpu(&self) -> String {
+        let spent = meter::threads_of(self.process.id()).into_iter();
+        let parts = spent.filter(|(_, seconds)| *seconds >= 0.01);
+        let parts: Vec<String> = parts
+            .map(|(thread, seconds)| format!("{thread} {seconds:.2}"))
+            .collect();
+        parts.join(", ")
     }
 
     /// `kill -9`, and waits until it is gone.

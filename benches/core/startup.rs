@@ -25,6 +25,8 @@ struct Started {
     read: f64,
     serves: f64,
     followed: f64,
+    /// CPU seconds by thread.
+    cpu: String,
 }
 
 pub fn run(quick: bool, finished: Option<usize>) {
@@ -60,8 +62,10 @@ pub fn run(quick: bool, finished: Option<usize>) {
             .collect::<Vec<()>>()
             .await;
         drop(bare);
-        println!("| | journal read | serves | all followed | LookupInvoice and stream, bare | beyond LND |");
-        println!("|---|---|---|---|---|---|");
+        println!(
+            "| | journal read | serves | all followed | LookupInvoice and stream, bare | beyond LND | CPU by thread |"
+        );
+        println!("|---|---|---|---|---|---|---|");
         let limit = limit(&node, open).await;
         row("without sled", &start(dir.path(), &node, open).await, limit);
         println!("sled's folder is {} MiB.", mebibytes(&data.join("state")));
@@ -77,9 +81,14 @@ pub fn run(quick: bool, finished: Option<usize>) {
 }
 
 fn row(what: &str, started: &Started, limit: f64) {
-    let Started { read, serves, followed } = started;
+    let Started {
+        read,
+        serves,
+        followed,
+        cpu,
+    } = started;
     let beyond = followed - limit;
-    println!("| {what} | {read:.2} | {serves:.2} | {followed:.2} | {limit:.2} | {beyond:.2} |");
+    println!("| {what} | {read:.2} | {serves:.2} | {followed:.2} | {limit:.2} | {beyond:.2} | {cpu} |");
 }
 
 /// Starts the daemon, and kills it when it follows all of them.
@@ -89,12 +98,13 @@ async fn start(dir: &Path, node: &Node, open: usize) -> Started {
     let read = daemon.says("the journal is read").await.0;
     let serves = daemon.serves().await.0;
     streams(node, open).await;
-    let followed = daemon.started.elapsed();
+    let (followed, cpu) = (daemon.started.elapsed(), daemon.cpu());
     daemon.kill();
     Started {
         read: read.as_secs_f64(),
         serves: serves.as_secs_f64(),
         followed: followed.as_secs_f64(),
+        cpu,
     }
 }
 

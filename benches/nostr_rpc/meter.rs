@@ -37,8 +37,16 @@ fn cpu() -> Duration {
 
 /// CPU time of each kind of thread so far, in seconds: the relays' thread is `nostr`, the main one the gate's here.
 pub fn threads() -> BTreeMap<String, f64> {
+    threads_of(std::process::id())
+}
+
+/// The same of another process.
+pub fn threads_of(process: u32) -> BTreeMap<String, f64> {
     let mut spent = BTreeMap::new();
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
     for task in tasks {
         let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
         let name = read("comm");
