@@ -122,6 +122,8 @@ pub struct Store {
     view: View,
     folded: Folded,
     position: Option<Position>,
+    /// See [`Store::witness`].
+    witness: Option<Position>,
 }
 
 /// The reading side. Cheap to clone; reads block on the disk at worst, so not on an arbiter.
@@ -171,6 +173,7 @@ impl Store {
             view: View::of(Table::in_memory(), dir),
             folded: Folded::default(),
             position: None,
+            witness: None,
         }
     }
 
@@ -181,14 +184,20 @@ impl Store {
         };
         let db = Table::open(path).map_err(sled)?;
         let view = View::of(db, path);
-        let Some(meta) = view.get::<Meta>("m")?.filter(|m| m.schema == SCHEMA) else {
-            view.db.clear().map_err(sled)?;
-            return Ok(Self {
-                view,
-                folded: Folded::default(),
-                position: None,
-            });
+        let empty = |view, witness| Self {
+            view,
+            folded: Folded::default(),
+            position: None,
+            witness,
         };
+        let Some(meta) = view.get::<Meta>("m")? else {
+            view.db.clear().map_err(sled)?;
+            return Ok(empty(view, None));
+        };
+        if meta.schema != SCHEMA {
+            // It stays until the journal has shown all that it witnesses.
+            return Ok(empty(view, Some(meta.position)));
+        }
         let mut folded = Folded {
             totals: meta.totals,
             node: meta.node,
@@ -217,7 +226,20 @@ impl Store {
             view,
             folded,
             position: Some(meta.position),
+            witness: Some(meta.position),
         })
+    }
+
+    /// Empties one of another schema, before the journal is folded in anew.
+    fn clear(&mut self) -> Result<(), StoreError> {
+        self.witness = None;
+        self.view.db.clear().map_err(|source| self.view.sled(source))
+    }
+
+    /// Up to where it has seen the journal when it was opened, also one of another schema.
+    #[must_use]
+    pub fn witness(&self) -> Option<Position> {
+        self.witness
     }
 
     /// Up to where the journal is folded in; `None` for a new store.

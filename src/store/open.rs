@@ -81,7 +81,7 @@ pub fn rebuild(dir: &Path) -> Result<Opened, StateError> {
             let set_aside = Some(damaged);
             return catch_up(&lock, store).map(|opened| Opened { set_aside, ..opened });
         }
-        Ok((store, None)) => store.position(),
+        Ok((store, None)) => store.witness(),
         Err(_) => None,
     };
     drop(Journal::open(&lock, witnessed, |_| Ok::<(), OpenError>(()))?);
@@ -120,6 +120,11 @@ pub fn verify(dir: &Path) -> Result<Verified, StateError> {
     }
     let lock = DirLock::take(dir)?;
     let mut store = Store::load(&dir.join(super::FOLDER))?;
+    if store.position().is_none() && store.witness().is_some() {
+        let what = "the store is of another release of tellerd, and the next start folds it anew".to_owned();
+        let dir = dir.to_owned();
+        return Err(StateError::Differs { dir, what });
+    }
     let mut replayed = 0_u64;
     drop(Journal::open(&lock, store.position(), |record| {
         replayed = replayed.saturating_add(1);
@@ -167,6 +172,13 @@ fn fold_one(fold: &mut Folded, entry: &Record) -> Result<Option<Change>, StoreEr
 }
 
 fn catch_up(lock: &DirLock, mut store: Store) -> Result<Opened, StateError> {
+    if store.position().is_none()
+        && let Some(witness) = store.witness()
+    {
+        // Of another release. The journal must have all that it has seen before it goes.
+        drop(Journal::open(lock, Some(witness), |_| Ok::<(), OpenError>(()))?);
+        store.clear()?;
+    }
     let from: Option<Position> = store.position();
     let mut waiting: Vec<Record> = Vec::new();
     let mut replayed = 0_u64;

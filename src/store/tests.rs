@@ -244,6 +244,42 @@ fn a_journal_that_ends_before_its_store_is_refused_and_nothing_is_touched() {
     assert!(!dir.path().join("state.damaged-1").exists());
 }
 
+/// Makes the store in `dir` one of another release.
+fn of_another_release(dir: &std::path::Path) {
+    let db = sled::open(dir.join(FOLDER)).unwrap();
+    let meta = String::from_utf8(db.get("m").unwrap().unwrap().to_vec()).unwrap();
+    let other = meta.replacen(&format!("\"schema\":{SCHEMA}"), "\"schema\":2", 1);
+    assert_ne!(meta, other);
+    db.insert("m", other.as_bytes()).unwrap();
+    db.flush().unwrap();
+}
+
+#[test]
+fn a_store_of_another_release_is_folded_anew_but_only_when_the_journal_has_all_that_it_has_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_in(dir.path());
+    let expected = open(dir.path()).unwrap().store.folded().clone();
+    of_another_release(dir.path());
+    let error = verify(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("of another release"), "{error}");
+    let opened = open(dir.path()).unwrap();
+    assert_eq!(
+        (opened.replayed, opened.store.folded()),
+        (records().len() as u64, &expected)
+    );
+    drop(opened);
+    assert_eq!(verify(dir.path()).unwrap().replayed, 0);
+    of_another_release(dir.path());
+    let mut segments = std::fs::read_dir(dir.path().join(journal::FOLDER)).unwrap();
+    let segment = segments.next().unwrap().unwrap().path();
+    let bytes = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
+    for way in [open, rebuild, open] {
+        let error = way(dir.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("ends at record"), "{error}");
+    }
+}
+
 #[test]
 fn a_folder_without_a_journal_is_not_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
