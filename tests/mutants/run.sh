@@ -5,7 +5,7 @@
 #   tests/mutants/run.sh --check                 only whether every patch still applies
 #
 # Each patch begins with what the bug is and which rule of the design it breaks. One that does not apply any more is stale: mend
-# it. Builds in target/mutants, once with all dependencies (a copy of target/debug as target/mutants/target/debug saves that).
+# it. Builds in target/mutants, once with all dependencies (`cp -a target/debug target/mutants/target/` saves that).
 # Needs git and what the build needs. The history that shows a bug is in target/mutants/NAME.log. Status 1: a bug was not found.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
