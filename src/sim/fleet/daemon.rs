@@ -150,13 +150,11 @@ impl Daemon {
     /// what befell the disk in the last line of its log.
     #[must_use]
     pub fn ended_of_its_disk(&self, status: ExitStatus) -> bool {
-        let Some(errno) = self.disk.as_ref().and_then(|disk| disk.errno()) else {
-            return false;
-        };
+        let Some(disk) = &self.disk else { return false };
         let log = std::fs::read(self.home.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let last = log.lines().last().unwrap_or_default();
-        status.code() == Some(1) && last.starts_with("tellerd: ") && last.contains(&format!("(os error {errno})"))
+        status.code() == Some(1) && last.starts_with("tellerd: ") && disk.is_to_blame(last)
     }
 
     /// Starts it and waits until it answers. `Ok(Some(status))`: it ended instead.
@@ -171,9 +169,6 @@ impl Daemon {
                 return Ok(Some(status));
             }
             if self.api.lives().await {
-                if let Some(disk) = &self.disk {
-                    disk.is_used_anew();
-                }
                 return Ok(None);
             }
             if Instant::now() > late {
@@ -191,6 +186,9 @@ impl Daemon {
     /// # Errors
     /// When it can not be started.
     pub fn begin(&mut self) -> io::Result<()> {
+        if let Some(disk) = &self.disk {
+            disk.is_used_anew();
+        }
         self.life = Some(match &self.program.lines {
             None => Life::Child(self.spawn()?),
             Some(lines) => Life::Inside(Inside::start(&self.home, lines)?),
