@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,6 +31,8 @@ pub struct Stand {
     /// To look inside.
     pub inside: EmulatorHandle,
     connect: Connect,
+    /// Someone had it open, and nobody has told since what is in it.
+    pub uncounted: AtomicBool,
 }
 
 impl Stand {
@@ -53,7 +56,13 @@ impl Stand {
         let emulator = Emulator::witnessed(variant, setup, witness(scene, &atm))?;
         let (connect, socket) = line();
         let inside = emulator.handle();
-        Ok((Self { atm, inside, connect }, work(emulator, socket)))
+        let stand = Self {
+            atm,
+            inside,
+            connect,
+            uncounted: AtomicBool::new(false),
+        };
+        Ok((stand, work(emulator, socket)))
     }
 
     /// For the audit.

@@ -5,6 +5,7 @@
 //! must stay true: one customer at a machine at a time; the operator counts what physically happened and says that.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -195,6 +196,8 @@ async fn look_at(world: &World, stand: &Stand, cashout: &CashOut, left: &mut BTr
             if early || physical::is_moving(&stand.machine(), world.scene.now(), QUIET_MS) {
                 return;
             }
+            // What went to the reject tray no decision tells: the machine is counted afterwards.
+            stand.uncounted.store(true, Ordering::SeqCst);
             // The machine has no file that could fail.
             _ = stand.inside.clear_jam();
             let Ok(rate) = rate() else { return };
@@ -225,7 +228,7 @@ async fn care(world: &World, stand: &Stand, status: &AtmStatus) {
         .iter()
         .any(|c| matches!(c.phase, Phase::OutcomeUnknown { .. }));
     let serviced = matches!(status.state, AtmState::OutOfService | AtmState::Draining);
-    if unknown || !(low || serviced) {
+    if unknown || !(low || serviced || stand.uncounted.load(Ordering::SeqCst)) {
         return;
     }
     let order = async |order: AtmOrder| {
@@ -248,6 +251,7 @@ async fn care(world: &World, stand: &Stand, status: &AtmStatus) {
     let counted = values
         .map(|(position, denomination)| Cassette::loaded(position, denomination, stand.inside.remaining(position)));
     if order(AtmOrder::Load(counted.collect())).await {
+        stand.uncounted.store(false, Ordering::SeqCst);
         order(AtmOrder::Resume).await;
     }
 }

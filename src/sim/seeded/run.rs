@@ -143,7 +143,7 @@ async fn story(world: &Arc<World>) {
         sleep(Duration::from_secs(20)).await;
         let said = world.ask(last_words).await.flatten();
         let open = match said {
-            Some((statement, open)) if open.is_empty() && node_rests(world) => break statement,
+            Some((statement, open)) if open.is_empty() && node_rests(world) && counted(world) => break statement,
             Some((_, open)) => open,
             None => vec!["the daemon does not answer".to_owned()],
         };
@@ -182,6 +182,11 @@ async fn last_words(fleet: Fleet) -> Option<(Statement, Vec<String>)> {
         sites: Vec::new(),
     };
     Some((statement, open))
+}
+
+/// Every machine that somebody had open was counted since.
+fn counted(world: &World) -> bool {
+    !world.stands.iter().any(|stand| stand.uncounted.load(Ordering::SeqCst))
 }
 
 /// No invoice is left of which the daemon does not know the end.
