@@ -7,6 +7,7 @@
 //! Keys: `m` position and sums; `oc/ID`, `oi/HASH` open cash-outs and invoices, which a start reads side by side; `c/ID`, `i/HASH`
 //! those that have ended; `a/ATM` notes; `ca/ATM/ID` cash-outs by ATM; `k/NAME` clients; `u/KEY` what a client has and had.
 
+mod error;
 pub mod fold;
 mod follower;
 mod open;
@@ -20,14 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use crate::cashout::CashOut;
 use crate::clients::Client;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::{Invoice, Owner};
 use crate::journal::{self, Position};
-use crate::record::{BadRecord, Record};
+use crate::record::Record;
+pub use error::StoreError;
 pub use follower::{Follower, FollowerGone};
 pub use open::{Opened, StateError, Verified, open, open_in_memory, rebuild, verify};
 use pending::Pending;
@@ -48,72 +49,6 @@ struct Meta {
     position: Position,
     totals: Totals,
     node: Option<String>,
-}
-
-/// Why the store can not be used.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// sled refuses.
-    #[error("the state store {path} can not be used: {source}; run `tellerd store rebuild`")]
-    Sled {
-        /// Its folder.
-        path: PathBuf,
-        /// sled's words.
-        source: sled::Error,
-    },
-    /// A value is not what was written.
-    #[error("the state store holds a value that can not be read, key {key}: {source}; run `tellerd store rebuild`")]
-    Value {
-        /// The key.
-        key: String,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// The folder can not be moved.
-    #[error("the state store {path} can not be set aside: {source}")]
-    SetAside {
-        /// Its folder.
-        path: PathBuf,
-        /// The system's words.
-        source: std::io::Error,
-    },
-    /// A write to sled failed earlier: what it holds is old, and not to be taken for the state.
-    #[error("the state store is behind the journal since a write to it failed: start tellerd again")]
-    LeftBehind,
-    /// A journal record that can not be read.
-    #[error("journal record {seq}: {source}")]
-    Record {
-        /// Its sequence number.
-        seq: u64,
-        /// Why.
-        source: BadRecord,
-    },
-    /// A journal record that does not follow from those before it.
-    #[error("journal record {seq} does not follow from those before it: {source}")]
-    Fold {
-        /// Its sequence number.
-        seq: u64,
-        /// Why.
-        source: FoldError,
-    },
-}
-
-impl StoreError {
-    /// The disk or the rights to it are the trouble: another folder would fare no better.
-    fn is_not_damage(&self) -> bool {
-        use std::io::ErrorKind as K;
-        let Self::Sled {
-            source: sled::Error::Io(io),
-            ..
-        } = self
-        else {
-            return false;
-        };
-        matches!(
-            io.kind(),
-            K::PermissionDenied | K::StorageFull | K::ReadOnlyFilesystem | K::WouldBlock
-        )
-    }
 }
 
 /// The writing side: one for each data directory.
