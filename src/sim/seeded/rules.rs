@@ -74,8 +74,9 @@ pub struct Books {
     serves: BTreeMap<AtmId, PaymentHash>,
     /// Dispenses whose hold was lost between the check and the command.
     pub excused: Vec<(AtmId, UnixMs)>,
-    /// Cash-outs of which nobody could tell in time, settled by policy: the customer's loss is the operator's choice.
-    pub settled_by_policy: BTreeSet<CashOutId>,
+    /// Cash-outs of which nobody could tell in time, taken by policy for dispensed: what differs is the operator's choice. With the
+    /// hold lost meanwhile the whole amount is a loss in the books.
+    pub taken_by_policy: BTreeSet<CashOutId>,
 }
 
 impl Books {
@@ -99,8 +100,8 @@ impl Books {
         let change = change.or_else(|error| broken("illegal_record", error.to_string()))?;
         match change {
             Some(Change::CashOut(cashout)) => {
-                if was_unknown && decides && cashout.phase == Phase::Settling {
-                    self.settled_by_policy.insert(cashout.id);
+                if was_unknown && decides && matches!(cashout.phase, Phase::Settling | Phase::NeedsOperator { .. }) {
+                    self.taken_by_policy.insert(cashout.id);
                 }
                 self.waits(record, &cashout)?;
                 if cashout.drift() != 0 {
@@ -122,7 +123,16 @@ impl Books {
     /// An outcome that is not known waits for the device and the operator until its deadline.
     fn waits(&mut self, record: &Record, cashout: &CashOut) -> Result<(), Broken> {
         if let Phase::OutcomeUnknown { .. } = cashout.phase {
-            self.unknown.entry(cashout.id).or_insert(record.at);
+            // It counts from what happened, which a full disk may have kept from being written down.
+            let since = match &record.body {
+                Body::CashOut {
+                    event:
+                        Event::DispenseReported { at, .. } | Event::Interrupted { at } | Event::EvidenceFound { at, .. },
+                    ..
+                } => *at,
+                _ => record.at,
+            };
+            self.unknown.entry(cashout.id).or_insert(since);
             return Ok(());
         }
         let Some(since) = self.unknown.remove(&cashout.id) else {

@@ -220,11 +220,15 @@ fn audit(world: &World, statement: Statement, visits: Vec<Visit>) {
         violations.retain(|violation| violation.rule != "dispense_without_hold");
     }
     let by_policy = scene
-        .books(|books| Ok(books.settled_by_policy.clone()))
+        .books(|books| Ok(books.taken_by_policy.clone()))
         .unwrap_or_default();
     violations.retain(|violation| {
-        let settled = matches!(violation.rule, "settled_with_wrong_claim" | "settled_without_cash");
-        !(settled && violation.cashout.is_some_and(|id| by_policy.contains(&id)))
+        let amounts = [
+            "settled_with_wrong_claim",
+            "settled_without_cash",
+            "canceled_with_wrong_loss",
+        ];
+        !(amounts.contains(&violation.rule) && violation.cashout.is_some_and(|id| by_policy.contains(&id)))
     });
     if let Some(first) = violations.first() {
         let (rule, cashout) = (first.rule, first.cashout.map(|id| id.to_string()).unwrap_or_default());
