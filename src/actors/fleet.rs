@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use thiserror::Error;
 use tokio::sync::broadcast;
+use tokio::time::{Instant, timeout_at};
 
 use super::atm::Atm;
 use super::atm::orders::{Bring, Operate, Start};
@@ -207,9 +208,11 @@ impl Fleet {
         self.ask_all(status).await
     }
 
-    /// Asks something of every ATM, a few at a time: no question of a customer waits behind a whole fleet's answers.
-    async fn ask_all<'a, T, F: Future<Output = T>>(&'a self, question: impl Fn(&'a Seat) -> F) -> Vec<T> {
-        let questions = self.shared.seats.values().map(|seat| question(seat));
+    /// Asks something of every ATM, a few at a time: no question of a customer waits behind a whole fleet's answers. All of
+    /// them together have the time of one, however many do not answer.
+    async fn ask_all<'a, T, F: Future<Output = T>>(&'a self, question: impl Fn(&'a Seat, Instant) -> F) -> Vec<T> {
+        let until = Instant::now() + OPENING;
+        let questions = self.shared.seats.values().map(|seat| question(seat, until));
         stream::iter(questions).buffered(AT_ONCE).collect().await
     }
 
@@ -218,7 +221,7 @@ impl Fleet {
     /// # Errors
     /// When there is none of this name.
     pub async fn atm(&self, atm: &AtmId) -> Result<AtmStatus, FleetError> {
-        Ok(status(self.seat(atm)?).await)
+        Ok(status(self.seat(atm)?, Instant::now() + OPENING).await)
     }
 
     /// The sites that reach their payments through this daemon.
@@ -345,6 +348,16 @@ where
     Atm: Handler<M>,
     <Atm as Actor>::Context: ToEnvelope<Atm, M>,
 {
+    send_until(seat, message, Instant::now() + OPENING).await
+}
+
+async fn send_until<M>(seat: &Seat, message: M, until: Instant) -> Result<M::Result, FleetError>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+    Atm: Handler<M>,
+    <Atm as Actor>::Context: ToEnvelope<Atm, M>,
+{
     let atm = seat.config.id.clone();
     let Some(actor) = seat.atm.get() else {
         let reason = seat
@@ -354,18 +367,20 @@ where
     };
     let died = |_| FleetError::Unavailable(format!("the actor of {atm} ended over it"));
     let waited_long = |_| FleetError::Unavailable(format!("{atm} did not answer within {} s", OPENING.as_secs()));
-    let answer = tokio::time::timeout(OPENING, actor.send(message)).await;
+    let answer = timeout_at(until, actor.send(message)).await;
     answer.map_err(waited_long)?.map_err(died)
 }
 
 /// What a machine is doing; without an actor it does nothing.
-async fn standing(seat: &Seat) -> AtmState {
-    send(seat, Standing).await.unwrap_or(AtmState::OutOfService)
+async fn standing(seat: &Seat, until: Instant) -> AtmState {
+    send_until(seat, Standing, until)
+        .await
+        .unwrap_or(AtmState::OutOfService)
 }
 
 /// What is known of a machine, also while its actor is down.
-async fn status(seat: &Seat) -> AtmStatus {
-    match send(seat, Status).await {
+async fn status(seat: &Seat, until: Instant) -> AtmStatus {
+    match send_until(seat, Status, until).await {
         Ok(status) => status,
         Err(error) => AtmStatus {
             id: seat.config.id.clone(),

@@ -332,7 +332,11 @@ impl InvoiceActor {
         let recorded = invoice
             .hold()
             .map_or(expiry, |hold| hold.lowest_expiry_height.min(expiry));
-        let delta = self.shared.status.borrow().delta(invoice.spec.hold_expiry_delta);
+        let (delta, height) = {
+            let status = self.shared.status.borrow();
+            // The hold may have been read a block after the height.
+            (status.delta(invoice.spec.hold_expiry_delta), height.max(status.height))
+        };
         let blocks_left = crate::lnd::window::blocks_left(recorded, delta, height);
         if blocks_left < i64::from(invoice.spec.min_blocks_left) {
             return Err(refused(format!(

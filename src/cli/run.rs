@@ -17,6 +17,7 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
 pub(super) fn on_a_disk(file: &Path, command: &Path) -> anyhow::Result<ExitCode> {
     let disk = Disk::new(command);
     disk.opened().context("the emulated disk")?;
+    tracing::warn!(commands = %command.display(), "the journal is on an emulated disk, for simulations only");
     on(disk.wrap(), file)
 }
 
