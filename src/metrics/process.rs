@@ -3,6 +3,7 @@
 //! Read off the kernel at each scrape by [`super::Metrics::render`]. What must stay true: what this system does not
 //! tell is left as it was, and never ends a scrape. Source: proc_pid_status(5), clock_gettime(2), getrlimit(2).
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Counter, Gauge, IntGauge};
@@ -14,6 +15,8 @@ use super::signed;
 
 pub(super) struct ProcessFamilies {
     cpu_seconds: Counter,
+    /// Two scrapes at once do not count the same seconds twice.
+    counting: Mutex<()>,
     resident_bytes: IntGauge,
     threads: IntGauge,
     open_fds: IntGauge,
@@ -27,6 +30,7 @@ impl ProcessFamilies {
         begun.set(now.unwrap_or_default().as_secs_f64());
         Ok(Self {
             cpu_seconds: make.real_counter("process_cpu_seconds_total")?,
+            counting: Mutex::default(),
             resident_bytes: make.gauge("process_resident_memory_bytes")?,
             threads: make.gauge("process_threads")?,
             open_fds: make.gauge("process_open_fds")?,
@@ -35,10 +39,7 @@ impl ProcessFamilies {
     }
 
     pub fn read(&self) {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-        // Two scrapes at once: the other one was later.
-        self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
+        self.count_cpu();
         if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
             let set = |gauge: &IntGauge, value: Option<u64>| value.map_or((), |value| gauge.set(signed(value)));
             let kibibytes = number(&status, "VmRSS");
@@ -51,6 +52,13 @@ impl ProcessFamilies {
         }
         let most = getrlimit(Resource::Nofile).current;
         self.max_fds.set(most.map_or(i64::MAX, signed));
+    }
+
+    fn count_cpu(&self) {
+        let _one_at_a_time = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
     }
 }
 

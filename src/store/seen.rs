@@ -74,8 +74,8 @@ impl Seen {
             .cache_capacity(8 << 20)
             .flush_every_ms(None);
         let db = contained(|| config.open())?;
-        let (ids, untils, sites) = (db.open_tree("ids")?, db.open_tree("until")?, db.open_tree("sites")?);
-        let marks = db.open_tree("marks")?;
+        let tree = |name: &str| contained(|| db.open_tree(name));
+        let (ids, untils, sites, marks) = (tree("ids")?, tree("until")?, tree("sites")?, tree("marks")?);
         let (jobs, work) = mpsc::channel::<Job>();
         let book = Book {
             db,
@@ -105,7 +105,7 @@ impl Seen {
     /// # Errors
     /// When sled can not tell.
     pub fn knows(&self, id: &[u8; 32]) -> Result<bool, SeenError> {
-        Ok(self.ids.contains_key(id)?)
+        Ok(contained(|| self.ids.contains_key(id))?)
     }
 
     /// Remembers the id until `until_unix` has passed (seconds); `true` when it was not known before.
@@ -152,7 +152,7 @@ impl Seen {
             let (site, report) = entry?;
             Ok((text(site), report.to_vec()))
         };
-        self.sites.iter().map(read).collect()
+        Ok(contained(|| self.sites.iter().map(read).collect())?)
     }
 }
 
@@ -171,15 +171,16 @@ impl Book {
             match job {
                 Job::Remember(job) => asked.push(job),
                 Job::Keep { site, report } => {
-                    if let Err(error) = self.sites.insert(site, report) {
+                    if let Err(error) = contained(|| self.sites.insert(site, report)) {
                         tracing::error!(%error, "a site's report is not kept");
                     }
                 }
             }
         }
         let now_unix = asked.iter().map(|job| job.now_unix).max().unwrap_or(0);
-        let noted: Vec<_> = asked.into_iter().map(|job| (self.note(&job), job.answer)).collect();
-        let kept = self.forget(now_unix).and_then(|()| self.db.flush().map(drop));
+        let note = |job: Remember| (contained(|| self.note(&job)), job.answer);
+        let noted: Vec<_> = asked.into_iter().map(note).collect();
+        let kept = contained(|| self.forget(now_unix).and_then(|()| self.db.flush().map(drop)));
         for (first, answer) in noted {
             let told = match (&kept, first) {
                 (Ok(()), first) => first.map_err(SeenError::from),

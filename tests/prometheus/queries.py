@@ -57,17 +57,19 @@ def rules(data):
 
 
 def variables(data, dashboard):
-    """What stands for the variables, as after `All`, or as after the first choice; and those that offer no choice."""
-    chosen, empty = {"__rate_interval": data.rate_interval, "datasource": "prometheus"}, []
+    """What may stand for the variables: all choices as after `All`, else each choice in turn, since what a machine counts
+    depends on its faults. And the variables that offer no choice."""
+    sets, empty = [{"__rate_interval": data.rate_interval, "datasource": "prometheus"}], []
     for variable in dashboard["templating"]["list"][1:]:
-        query = substituted(variable["query"]["query"], chosen)
+        query = substituted(variable["query"]["query"], sets[0])
         selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", query).groups()
         period = {"start": data.begin, "end": data.end}
         values = data.get(f"label/{label}/values", **{"match[]": selector}, **period)
         if not values:
             empty.append(variable["name"])
-        chosen[variable["name"]] = variable["allValue"] if variable["includeAll"] else (values or [""])[0]
-    return chosen, empty
+        choices = [variable["allValue"]] if variable["includeAll"] else (values or [""])
+        sets = [{**chosen, variable["name"]: value} for chosen in sets for value in choices]
+    return sets, empty
 
 
 def substituted(query, chosen):
@@ -92,25 +94,27 @@ def ask_everything(data, expected):
     """How many were answered, and how many were not; the latter are printed."""
     passed, failures, queries = 0, [], []
 
-    def ask(place, query):
+    def ask(place, *forms):
+        """One query, in all forms that its variables give it: one of them must return data."""
         nonlocal passed
-        queries.append(query)
+        queries.append(forms[0])
         try:
-            good = data.returns(query)
+            good, why = any(data.returns(form) for form in forms), ""
         except ValueError as error:
-            good, query = False, f"{query}: {error}"
+            good, why = False, f": {error}"
         if good:
             passed += 1
         else:
-            failures.append(f"no data: {place}: {query}")
+            failures.append(f"no data: {place}: {forms[0]}{why}")
 
     for path in sorted((DASHBOARDS / "grafana").glob("*.json")):
         dashboard = json.loads(path.read_text())
-        chosen, empty = variables(data, dashboard)
+        sets, empty = variables(data, dashboard)
         failures += [f"no choice: {path.name}: ${name}" for name in empty]
         for panel in dashboard["panels"]:
             for target in panel.get("targets", []):
-                ask(f"{path.name}: {panel['title']}", substituted(target["expr"], chosen))
+                forms = dict.fromkeys(substituted(target["expr"], chosen) for chosen in sets)
+                ask(f"{path.name}: {panel['title']}", *forms)
     panels = len(queries)
     for rule in rules(data):
         if rule["health"] != "ok":
