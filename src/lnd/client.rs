@@ -299,19 +299,7 @@ impl Lightning for LndClient {
     /// once: the customer waits at the machine, and neither is worth more when it is the later one.
     async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError> {
         let (held, info) = try_join(self.lookup(hash), self.get_info()).await?;
-        if !info.synced_to_chain {
-            // Out of sync its height is not the chain's, and no window can be told from it.
-            return Err(LnError {
-                call: "GetInfo",
-                kind: LnErrorKind::NotReady,
-                message: "LND is not in sync with the chain".to_owned(),
-            });
-        }
-        Ok(Commitment {
-            held,
-            height: info.block_height,
-            kept_until: None,
-        })
+        Commitment::of(held, &info)
     }
 
     /// Tries all three on an invoice that does not exist: "not found" is the good answer.

@@ -97,6 +97,27 @@ pub struct Commitment {
     pub kept_until: Option<UnixMs>,
 }
 
+impl Commitment {
+    /// Of what LND just told.
+    ///
+    /// # Errors
+    /// When it is out of sync: its height is not the chain's then, and no window can be told from it.
+    pub fn of(held: Option<InvoiceSnapshot>, info: &NodeInfo) -> Result<Self, LnError> {
+        match info.synced_to_chain {
+            true => Ok(Self {
+                held,
+                height: info.block_height,
+                kept_until: None,
+            }),
+            false => Err(LnError {
+                call: "GetInfo",
+                kind: LnErrorKind::NotReady,
+                message: "LND is not in sync with the chain".to_owned(),
+            }),
+        }
+    }
+}
+
 /// Names an HTLC that came in over a channel of the node's, as `LookupHtlcResolution` wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HtlcKey {

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use tellerd::sim::seeded::{Kind, Plan, many, run, shrink};
+use tellerd::sim::seeded::{Kind, Outcome, Plan, many, run, shrink};
 
 /// A few seconds' worth.
 const SEEDS: u64 = 48;
@@ -27,12 +28,89 @@ fn no_rule_is_broken_in_the_fixed_seeds() {
 #[test]
 fn the_same_seed_makes_the_same_history() {
     for seed in [1, 3, 16] {
-        let [first, second] = [false, true].map(|traced| run(Plan::of(seed), traced).unwrap());
+        let [first, second, third] = [false, true, true].map(|traced| run(Plan::of(seed), traced).unwrap());
         assert_eq!(first.figures, second.figures, "seed {seed}");
         assert_eq!(second.trace.len() as u64, second.figures.steps, "seed {seed}");
+        // Word by word: ids, amounts, records.
+        assert!(without_folders(&second) == without_folders(&third), "seed {seed}");
         let other = run(Plan::of(seed + 1), false).unwrap();
         assert_ne!(first.figures.digest, other.figures.digest, "seed {seed}");
     }
+}
+
+/// The trace, but for the scratch folder's name, which is another one for each history.
+fn without_folders(outcome: &Outcome) -> Vec<(u64, String)> {
+    let words = |text: &str| {
+        let kept = text.split(' ').filter(|word| !word.contains("tellerd-seeded-"));
+        kept.collect::<Vec<_>>().join(" ")
+    };
+    outcome.trace.iter().map(|(at, step)| (at.0, words(step))).collect()
+}
+
+/// The history of a seed in which only these kinds of faults may befall the fleet.
+fn lived(seed: u64, kinds: &[Kind]) -> Outcome {
+    let mut plan = Plan::of(seed);
+    plan.kinds = kinds.iter().copied().collect();
+    let outcome = run(plan, true).unwrap();
+    assert!(outcome.broken.is_none(), "seed {seed}: {:?}", outcome.broken);
+    outcome
+}
+
+/// The ids in the steps that `is` picks.
+fn ids(outcome: &Outcome, is: impl Fn(&str) -> bool) -> BTreeSet<&str> {
+    let steps = outcome.trace.iter().map(|(_, step)| step.as_str());
+    // An id has 16 characters, without I, L, O and U.
+    let id = |word: &&str| {
+        word.len() == 16
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    };
+    steps
+        .filter(|step| is(step))
+        .filter_map(|step| step.split(|c: char| !c.is_ascii_alphanumeric()).find(id))
+        .collect()
+}
+
+#[test]
+fn without_faults_everyone_who_pays_gets_his_notes() {
+    for seed in 1..13 {
+        let outcome = lived(seed, &[]);
+        assert_eq!(outcome.figures.lives, 1, "seed {seed}");
+        let ends: Vec<_> = outcome.figures.ends.keys().map(String::as_str).collect();
+        assert!(
+            ends.iter().all(|end| ["completed", "canceled"].contains(end)),
+            "seed {seed}: {ends:?}"
+        );
+        let held = ids(&outcome, |step| {
+            step.starts_with("node: ") && step.ends_with("is Accepted")
+        });
+        let settled = ids(&outcome, |step| {
+            step.starts_with("node: ") && step.ends_with("is Settled")
+        });
+        let canceled = ids(&outcome, |step| {
+            step.starts_with("cancels: ") && step.ends_with("Some(true)")
+        });
+        let forgotten: Vec<_> = held.difference(&settled).filter(|id| !canceled.contains(*id)).collect();
+        assert!(forgotten.is_empty(), "seed {seed}: {forgotten:?} paid, and got nothing");
+        assert!(!settled.is_empty(), "seed {seed}");
+    }
+}
+
+#[test]
+fn when_only_the_daemon_dies_the_machines_tell_what_came_of_it() {
+    let (mut deaths, mut found) = (0, 0);
+    for seed in 1..41 {
+        let outcome = lived(seed, &[Kind::Kill]);
+        deaths += outcome.figures.lives - 1;
+        found += ids(&outcome, |step| step.contains("evidence_found")).len();
+        // Nobody has to look into a machine that works.
+        let ends = &outcome.figures.ends;
+        assert!(!ends.contains_key("needs_operator"), "seed {seed}: {ends:?}");
+        let missing = ids(&outcome, |step| step.contains("evidence_missing"));
+        assert!(missing.is_empty(), "seed {seed}: {missing:?}");
+    }
+    assert!(deaths > 40 && found > 3, "{deaths} deaths, {found} times evidence");
 }
 
 #[test]

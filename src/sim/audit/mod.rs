@@ -24,7 +24,7 @@ use crate::time::UnixMs;
 
 pub use facts::Facts;
 pub use liveness::liveness;
-pub use rules::judge;
+pub use rules::{DECIDED_AT_DEADLINE, judge};
 
 /// One emulated machine after the simulation.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use crate::money::{Funds, Minor};
 use crate::sim::lnd::node::record::InvoiceState;
 
 /// The daemon's reason for what its policy decided because nobody could tell in time. Its amount is a lower bound.
-const DECIDED_AT_DEADLINE: &str = "outcome unknown at the deadline";
+pub const DECIDED_AT_DEADLINE: &str = "outcome unknown at the deadline";
 
 /// Applies every rule.
 #[must_use]

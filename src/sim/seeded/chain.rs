@@ -1,7 +1,8 @@
 //! Time and trouble around the simulated node: its clock, its chain, its restarts, its peer.
 //!
 //! Faults: [`Kind::Blocks`]: 5 to 90 blocks at once, often right after a payment. [`Kind::LndRestart`]: away for up to ten minutes,
-//! then locked or starting for a while; every stream is cut. [`Kind::OutOfSync`]: for up to five minutes. [`Kind::Peer`]: the
+//! then locked or starting for a while; every stream is cut. [`Kind::OutOfSync`]: for up to five minutes it knows of no new block,
+//! while HTLCs come nearer to their expiry. [`Kind::Peer`]: the
 //! payers' peer is away for up to an hour, so that what is settled is not money yet. What must stay true: each of them ends.
 
 use std::sync::Arc;
@@ -38,12 +39,20 @@ fn mine(scene: &Scene, blocks: u64) {
         if side.heights.len() > HEIGHTS {
             side.heights.remove(0);
         }
-        let NodeSide { streams, away, .. } = side;
-        if !*away {
-            streams.mined(scene, height);
-        }
+        tell_height(scene, side);
     });
     scene.step("mined", || format!("{blocks} blocks"));
+}
+
+/// Tells the height, unless it is out of sync: then it knows of no block.
+fn tell_height(scene: &Scene, side: &mut NodeSide) {
+    if side.unsynced.is_some() {
+        return;
+    }
+    side.told = side.node.height();
+    if !side.away {
+        side.streams.mined(scene, side.told);
+    }
 }
 
 /// Mines.
@@ -103,6 +112,7 @@ pub async fn restarts(scene: Arc<Scene>) {
             side.streams.cut();
         });
         scene.step("node", || format!("away for {away:?}"));
+        scene.troubled_at_lnd(scene.now().plus(away + phase));
         sleep(away).await;
         for state in [NodeState::NotStarted, NodeState::Locked, NodeState::RpcActive] {
             enter(&scene, state);
@@ -115,7 +125,11 @@ pub async fn restarts(scene: Arc<Scene>) {
 /// Takes it out of sync now and then.
 pub async fn sync(scene: Arc<Scene>) {
     let turn = |synced: bool| {
-        scene.node(|side, _| side.synced = synced);
+        scene.node(|side, now| {
+            side.unsynced = (!synced).then_some(now);
+            tell_height(&scene, side);
+            scene.troubled_at_lnd(now);
+        });
         scene.step("node", || format!("in sync: {synced}"));
     };
     loop {
@@ -123,6 +137,7 @@ pub async fn sync(scene: Arc<Scene>) {
         sleep(wait).await;
         if scene.may(Kind::OutOfSync) {
             scene.struck(Kind::OutOfSync);
+            scene.troubled_at_lnd(scene.now().plus(out));
             turn(false);
             sleep(out).await;
             turn(true);

@@ -139,9 +139,11 @@ impl SegmentFile for DiskFile {
         for record in records(&bytes) {
             self.scene.step("durable", || describe(&record));
             self.scene.count(|figures| figures.records += 1);
-            self.scene.books(|books| books.synced(&record));
-            self.scene
-                .look(|side| self.scene.books(|books| books.told(&record, side)));
+            let now = self.scene.now();
+            self.scene.look(|side| {
+                self.scene.books(|books| books.synced(&record, now, side));
+                self.scene.books(|books| books.told(&record, side));
+            });
         }
         self.scene.books(|books| {
             books.unsynced.clear();

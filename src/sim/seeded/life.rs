@@ -118,7 +118,8 @@ impl Lives<'_> {
             }
         };
         let (state, records) = (opened.store.folded().clone(), opened.journal.last().seq);
-        scene.books(|books| books.read_again(&state, records));
+        let now = scene.now();
+        scene.look(|side| scene.books(|books| books.read_again(&state, records, now, side)));
         let pause = Arc::clone(scene);
         let lines = self.world.stands.iter();
         let instead = Instead {
@@ -130,7 +131,7 @@ impl Lives<'_> {
             lines: lines.map(|stand| (stand.atm.clone(), stand.line(gate))).collect(),
             one_thread: Some(Box::new(move || {
                 pause.writes.notify_waiters();
-                let time = pause.draw("disk", |chance| chance.within(0, 6));
+                let time = pause.draw("pauses", |chance| chance.within(0, 6));
                 Box::pin(sleep(Duration::from_millis(time)))
             })),
         };
@@ -180,7 +181,8 @@ async fn deadlines(scene: &Scene) {
     loop {
         sleep(Duration::from_secs(10)).await;
         let quiet = scene.trouble().max(born);
-        scene.books(|books| books.in_time(quiet, scene.now()));
+        let heard = scene.lnd_trouble();
+        scene.books(|books| books.in_time(quiet, heard, scene.now()));
     }
 }
 

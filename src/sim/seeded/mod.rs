@@ -12,11 +12,13 @@
 
 mod chain;
 mod chance;
+mod decisions;
 mod device;
 mod disk;
 mod gate;
 mod life;
 mod node;
+mod panics;
 mod people;
 pub mod plan;
 mod report;

@@ -31,6 +31,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often the daemon looks at the node, as the real client has it.
 const PACE: Duration = Duration::from_secs(10);
 
+/// For so long a call that is late or lost may be in the way.
+const WORST: Duration = Duration::from_secs(30);
+
 /// One life's connection.
 pub struct Connection {
     scene: Arc<Scene>,
@@ -87,7 +90,11 @@ impl Connection {
             answer_lost: false,
         };
         let share = scene.plan.lnd_per_mille;
-        if scene.strikes(Kind::LndLate, share) {
+        let (late, lost) = (scene.strikes(Kind::LndLate, share), scene.strikes(Kind::LndLost, share));
+        if late || lost {
+            scene.troubled_at_lnd(scene.now().plus(WORST));
+        }
+        if late {
             let late = scene.draw("late", |chance| {
                 chance.time(Duration::from_millis(200), Duration::from_secs(30))
             });
@@ -96,7 +103,7 @@ impl Connection {
                 false => fate.back = late,
             }
         }
-        if scene.strikes(Kind::LndLost, share) {
+        if lost {
             match scene.draw("lost", |chance| chance.per_mille(500)) {
                 true => fate.request_lost = true,
                 false => fate.answer_lost = true,
@@ -182,8 +189,8 @@ impl Lightning for Connection {
                 alias: "seeded".to_owned(),
                 version: "0.21.2-beta".to_owned(),
                 network: "regtest".to_owned(),
-                block_height: side.node.height(),
-                synced_to_chain: side.synced,
+                block_height: side.told,
+                synced_to_chain: side.unsynced.is_none(),
                 stores_resolutions: side.node.stores_resolutions(),
                 hold_expiry_delta: None,
                 no_new: None,
@@ -266,19 +273,7 @@ impl Lightning for Connection {
 
     async fn commit(&self, hash: &PaymentHash) -> Result<Commitment, LnError> {
         let held = self.lookup(hash).await?;
-        let info = self.info().await?;
-        if !info.synced_to_chain {
-            return Err(LnError {
-                call: "GetInfo",
-                kind: LnErrorKind::NotReady,
-                message: "LND is not in sync with the chain".to_owned(),
-            });
-        }
-        Ok(Commitment {
-            held,
-            height: info.block_height,
-            kept_until: None,
-        })
+        Commitment::of(held, &self.info().await?)
     }
 
     async fn rights(&self) -> Result<(), LnError> {
@@ -341,7 +336,7 @@ impl Lightning for Connection {
         const CALL: &str = "RegisterBlockEpochNtfn";
         let effect = |scene: &Scene, side: &mut NodeSide, _| match side.state {
             NodeState::ServerActive => {
-                let height = side.node.height();
+                let height = side.told;
                 Ok(side.streams.blocks(scene, height))
             }
             _ => Err(error(

@@ -1,27 +1,32 @@
 //! The rules of DESIGN.md section 1, checked at each step against what is durable and what physically happened.
 //!
-//! Called by the doubles, through the scene. What must stay true: the durable side is folded from the bytes that were synced, by
-//! this file alone, and the physical side from the machines' own ledgers; the daemon is not asked.
+//! Called by the doubles, through the scene. What must stay true: the durable side is folded from the bytes that this simulation saw
+//! synced (by the daemon's own fold), the physical side comes from the machines' own ledgers and from the node; the daemon is not
+//! asked, and what it says is no excuse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use crate::cashout::{self, CashOut, Event, Phase};
+use crate::hardware::Outcome;
 use crate::hardware::puloon::emulator::What;
 use crate::ids::{AtmId, CashOutId, PaymentHash};
 use crate::invoice::{self, Invoice, InvoiceEvent, InvoicePhase};
-use crate::money::Minor;
+use crate::money::{Funds, Minor};
 use crate::record::{Body, Record};
 use crate::sim::fleet::setup::DENOMINATIONS;
-use crate::sim::lnd::node::record::InvoiceState;
+use crate::sim::lnd::node::record::{Cause, HistoryEntry, HtlcState, InvoiceState};
 use crate::store::{Change, Folded};
 use crate::time::UnixMs;
 
+use super::decisions::Decisions;
 use super::scene::NodeSide;
 
 /// What is due is done within this time, when nothing is in the way.
 const LATEST: Duration = Duration::from_secs(60);
+/// A hold is settled or canceled within this time, when nothing is in the way.
+const ENDS: Duration = Duration::from_secs(180);
 /// Commands that move notes without an order, and overwrite the last result: purge and reset.
 const OVERWRITES: [u8; 2] = [0x51, 0x44];
 /// For so long after it was read at LND a hold is acted upon, and the command may take on its way.
@@ -68,42 +73,39 @@ pub struct Books {
     notes: BTreeMap<PaymentHash, Notes>,
     /// When an invoice was last read at LND.
     pub read: BTreeMap<PaymentHash, UnixMs>,
-    /// Since when it is not known what became of an order.
-    unknown: BTreeMap<CashOutId, UnixMs>,
+    /// Since when a hold is to be settled or canceled.
+    ending: BTreeMap<CashOutId, UnixMs>,
+    /// What was decided without anything that told.
+    pub decisions: Decisions,
     /// Whose dispense a machine is at.
     serves: BTreeMap<AtmId, PaymentHash>,
-    /// Dispenses whose hold was lost between the check and the command.
-    pub excused: Vec<(AtmId, UnixMs)>,
-    /// Cash-outs of which nobody could tell in time, taken by policy for dispensed: what differs is the operator's choice. With the
-    /// hold lost meanwhile the whole amount is a loss in the books.
-    pub taken_by_policy: BTreeSet<CashOutId>,
+    /// Dispenses whose hold LND gave up between the check and the command, and whose they were.
+    pub excused: Vec<(AtmId, UnixMs, PaymentHash)>,
 }
 
 impl Books {
     /// A record is durable.
     ///
     /// # Errors
-    /// When it does not follow from those before it, or its books do not balance.
-    pub fn synced(&mut self, record: &Record) -> Result<(), Broken> {
+    /// When it does not follow from those before it, says what is not so, or its books do not balance.
+    pub fn synced(&mut self, record: &Record, now: UnixMs, side: &NodeSide) -> Result<(), Broken> {
         self.records += 1;
-        let (was_unknown, decides) = match &record.body {
-            Body::CashOut { id, event } => (
-                self.durable
-                    .cashouts
-                    .get(id)
-                    .is_some_and(|c| matches!(c.phase, Phase::OutcomeUnknown { .. })),
-                matches!(event, Event::DeadlinePassed { .. } | Event::WindowClosing { .. }),
-            ),
-            _ => (false, false),
+        let before = match &record.body {
+            Body::CashOut { id, .. } => self.durable.cashouts.get(id).cloned(),
+            _ => None,
         };
         let change = self.durable.add(record);
         let change = change.or_else(|error| broken("illegal_record", error.to_string()))?;
         match change {
             Some(Change::CashOut(cashout)) => {
-                if was_unknown && decides && matches!(cashout.phase, Phase::Settling | Phase::NeedsOperator { .. }) {
-                    self.taken_by_policy.insert(cashout.id);
+                if let Body::CashOut { event, .. } = &record.body {
+                    self.decisions.made(before.as_ref(), &cashout, event, now, side)?;
+                    self.reported(&cashout, event)?;
                 }
-                self.waits(record, &cashout)?;
+                match cashout.phase {
+                    Phase::Settling | Phase::Canceling { .. } => drop(self.ending.entry(cashout.id).or_insert(now)),
+                    _ => drop(self.ending.remove(&cashout.id)),
+                }
                 if cashout.drift() != 0 {
                     return broken("conservation", format!("{} drifts by {}", cashout.id, cashout.drift()));
                 }
@@ -120,34 +122,32 @@ impl Books {
         Ok(())
     }
 
-    /// An outcome that is not known waits for the device and the operator until its deadline.
-    fn waits(&mut self, record: &Record, cashout: &CashOut) -> Result<(), Broken> {
-        if let Phase::OutcomeUnknown { .. } = cashout.phase {
-            // It counts from what happened, which a full disk may have kept from being written down.
-            let since = match &record.body {
-                Body::CashOut {
-                    event:
-                        Event::DispenseReported { at, .. } | Event::Interrupted { at } | Event::EvidenceFound { at, .. },
-                    ..
-                } => *at,
-                _ => record.at,
-            };
-            self.unknown.entry(cashout.id).or_insert(since);
-            return Ok(());
-        }
-        let Some(since) = self.unknown.remove(&cashout.id) else {
+    /// What is said to be out is out.
+    fn reported(&self, cashout: &CashOut, event: &Event) -> Result<(), Broken> {
+        let (Event::DispenseReported { report, .. } | Event::EvidenceFound { report, .. }) = event else {
             return Ok(());
         };
-        match &record.body {
-            Body::CashOut {
-                event: Event::DeadlinePassed { at },
-                ..
-            } if at.since(since).as_millis() < u128::from(cashout.quote.policy.unknown_ms) => {
-                let found = format!("{}: not known since {}, decided at {}", cashout.id, since.0, at.0);
-                broken("decided_early", found)
-            }
-            _ => Ok(()),
+        let values = report
+            .cassettes
+            .iter()
+            .filter_map(|c| c.denomination.times(c.delivered));
+        let said: Minor = values.sum();
+        let out = self.out(&cashout.quote.hash);
+        let untrue = match report.outcome {
+            Outcome::Unknown { .. } => said > out,
+            _ => said != out,
+        };
+        match untrue {
+            true => broken(
+                "untrue_report",
+                format!("{}: {said} is said to be out, {out} is", cashout.id),
+            ),
+            false => Ok(()),
         }
+    }
+
+    fn out(&self, hash: &PaymentHash) -> Minor {
+        self.notes.get(hash).map_or(Minor::ZERO, |notes| notes.out)
     }
 
     /// The daemon says how an invoice ended at LND.
@@ -167,6 +167,9 @@ impl Books {
                 state => !matches!(state, None | Some(InvoiceState::Canceled)),
             },
             InvoiceEvent::SettledAtLnd { .. } => state != Some(InvoiceState::Settled),
+            InvoiceEvent::FundsSeen {
+                funds: Funds::Final, ..
+            } => !has_come(side, hash),
             _ => false,
         };
         match untrue {
@@ -178,11 +181,18 @@ impl Books {
         }
     }
 
-    /// Nothing has been in the way of the daemon since `quiet`.
+    /// Nothing has been in the way of the daemon since `quiet`, and neither of its calls at LND since `heard`.
     ///
     /// # Errors
-    /// When a deadline has passed, and nothing came of it.
-    pub fn in_time(&self, quiet: UnixMs, now: UnixMs) -> Result<(), Broken> {
+    /// When a deadline has passed, and nothing came of it; when a hold waits for its end.
+    pub fn in_time(&self, quiet: UnixMs, heard: UnixMs, now: UnixMs) -> Result<(), Broken> {
+        let waits = |(_, since): &(&CashOutId, &UnixMs)| (**since).max(quiet).max(heard).plus(ENDS) < now;
+        if let Some((id, since)) = self.ending.iter().find(waits) {
+            return broken(
+                "end_late",
+                format!("{id} is to be settled or canceled since {}", since.0),
+            );
+        }
         let missed = |due: Option<UnixMs>| due.is_some_and(|due| due.max(quiet).plus(LATEST) < now);
         let cashouts = self.durable.cashouts.values();
         let cashouts = cashouts.filter(|cashout| missed(cashout::deadline(cashout)));
@@ -200,12 +210,13 @@ impl Books {
     ///
     /// # Errors
     /// When that is not what was durable, with some of what was written and not yet synced.
-    pub fn read_again(&mut self, state: &Folded, records: u64) -> Result<(), Broken> {
+    pub fn read_again(&mut self, state: &Folded, records: u64, now: UnixMs, side: &NodeSide) -> Result<(), Broken> {
+        self.decisions.born = now;
         let unsynced = std::mem::take(&mut self.unsynced);
         let mut kept = unsynced.iter();
         while self.records < records {
             match kept.next() {
-                Some(record) => self.synced(record)?,
+                Some(record) => self.synced(record, now, side)?,
                 None => return broken("invented", format!("{records} records, {} were written", self.records)),
             }
         }
@@ -259,7 +270,8 @@ impl Books {
                 format!("{id} is {} and is settled", phase.name()),
             );
         }
-        if cashout.books.delivered == Minor::ZERO {
+        let decided = self.decisions.by_policy.contains(&id);
+        if cashout.books.delivered == Minor::ZERO || (self.out(hash) == Minor::ZERO && !decided) {
             return broken("settle_at_zero", format!("{id} is settled with no note delivered"));
         }
         Ok(())
@@ -283,12 +295,8 @@ impl Books {
                 format!("{id} is {} and is canceled", phase.name()),
             );
         }
-        let out = self.notes.get(hash).map_or(Minor::ZERO, |notes| notes.out);
-        let by_policy = match phase {
-            Phase::Canceling { reason } | Phase::Canceled { reason } => reason.contains("outcome unknown"),
-            _ => false,
-        };
-        if out > Minor::ZERO && cashout.books.loss != out && !by_policy {
+        let out = self.out(hash);
+        if out > Minor::ZERO && cashout.books.loss != out && !self.decisions.by_policy.contains(&id) {
             let found = format!(
                 "{id}: {out} left the machine, {} is booked as a loss",
                 cashout.books.loss
@@ -305,7 +313,13 @@ impl Books {
     pub fn machine(&mut self, atm: &AtmId, what: &What, now: UnixMs, side: &NodeSide) -> Result<(), Broken> {
         match what {
             What::DispenseStarted { .. } => self.dispenses(atm, now, side),
-            What::CommandReceived { command } if OVERWRITES.contains(command) => self.overwrites(atm),
+            What::CommandReceived { command } => {
+                self.decisions.command(atm, *command, now);
+                match OVERWRITES.contains(command) {
+                    true => self.overwrites(atm),
+                    false => Ok(()),
+                }
+            }
             What::NoteDelivered { position, .. } => {
                 let value = usize::from(*position)
                     .checked_sub(1)
@@ -373,15 +387,24 @@ impl Books {
         let Some(invoice) = side.node.invoice(&hash) else {
             return broken("dispense_without_hold", format!("{id} has no invoice"));
         };
-        let last = invoice.history.last();
-        let since = last.map_or(0, |entry| now.0.saturating_sub(entry.at_unix_ms.0));
+        // LND gives a hold up by itself, also right after it was read.
+        let gave_up = |entry: &HistoryEntry| {
+            entry.cause == Cause::BlockHeight && now.0.saturating_sub(entry.at_unix_ms.0) <= CHECK_AGE_MS
+        };
         match invoice.state {
             InvoiceState::Accepted => {}
-            InvoiceState::Canceled if since <= CHECK_AGE_MS && invoice.history.len() > 2 => {
-                self.excused.push((atm.clone(), now));
+            InvoiceState::Canceled if invoice.history.last().is_some_and(gave_up) => {
+                self.excused.push((atm.clone(), now, hash));
                 return Ok(());
             }
             other => return broken("dispense_without_hold", format!("{id}: its invoice is {other:?}")),
+        }
+        if let Some(since) = side
+            .unsynced
+            .filter(|since| now.since(*since).as_millis() > u128::from(CHECK_AGE_MS))
+        {
+            let found = format!("{id} dispenses, LND is out of sync since {}", since.0);
+            return broken("dispense_out_of_sync", found);
         }
         let known = |(at, _): &&(UnixMs, u32)| now.0.saturating_sub(at.0) >= CHECK_AGE_MS;
         let height = side.heights.iter().rev().find(known).map_or(0, |(_, height)| *height);
@@ -399,4 +422,13 @@ impl Books {
             ),
         }
     }
+}
+
+/// The money of a settled invoice is there for good: each of its HTLCs has come to its end, and to a good one.
+fn has_come(side: &NodeSide, hash: &PaymentHash) -> bool {
+    let Some(invoice) = side.node.invoice(hash) else {
+        return false;
+    };
+    let mut settled = invoice.htlcs.iter().filter(|htlc| htlc.state == HtlcState::Settled);
+    settled.all(|htlc| matches!(side.node.resolution(htlc.htlc_index), Ok(Some(end)) if end.settled))
 }

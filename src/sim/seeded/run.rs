@@ -18,16 +18,19 @@ use super::people::{Visits, customers, ledger, operator, rests};
 use super::plan::Plan;
 use super::rules::Broken;
 use super::scene::{Figures, Scene, Trace};
-use super::{SeededError, chain};
+use super::{SeededError, chain, panics};
 use crate::actors::fleet::Fleet;
 use crate::actors::views;
+use crate::api::CashOutView;
 use crate::cashout::CashOut;
 use crate::config::Config;
+use crate::ids::{AtmId, PaymentHash};
 use crate::metrics::{AtmState, Metrics};
 use crate::money::Funds;
-use crate::sim::audit::{Evidence, Facts, Statement, Violation, Visit, judge};
+use crate::sim::audit::{DECIDED_AT_DEADLINE, Evidence, Facts, Statement, Violation, Visit, judge};
 use crate::sim::fleet::setup::rate;
 use crate::sim::lnd::node::record::InvoiceState;
+use crate::time::UnixMs;
 
 /// What came of a history.
 #[derive(Debug, Clone)]
@@ -79,6 +82,7 @@ impl Drop for Scratch {
 pub fn run(plan: Plan, traced: bool) -> Result<Outcome, SeededError> {
     let scratch = Scratch::new()?;
     let config = Config::parse(&plan.config(), &scratch.0.join("fleet.toml"))?;
+    panics::watch();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -117,6 +121,10 @@ async fn history(plan: Plan, traced: bool, config: &Config) -> Result<Outcome, S
         lived = lives.go_on() => lived?,
         () = story(&world) => {}
     }
+    if let Some(found) = panics::unordered() {
+        let rule = "panicked";
+        scene.broken(Broken { rule, found });
+    }
     world.kill("the history is over");
     let (figures, broken, trace) = scene.result();
     Ok(Outcome {
@@ -136,7 +144,15 @@ async fn story(world: &Arc<World>) {
     for index in 0..world.stands.len() {
         people.spawn(customers(Arc::clone(world), index, Arc::clone(&visits)));
     }
-    while people.join_next().await.is_some() {}
+    while let Some(person) = people.join_next().await {
+        if let Err(error) = person {
+            let found = format!("a customer: {error}");
+            return world.scene.broken(Broken {
+                rule: "simulation",
+                found,
+            });
+        }
+    }
     world.scene.calm_down();
     let begun = Instant::now();
     let statement = loop {
@@ -209,30 +225,51 @@ fn audit(world: &World, statement: Statement, visits: Vec<Visit>) {
         sites: Vec::new(),
         statement,
     };
-    let facts = Facts::of(&evidence);
-    // A hold that LND gave up between the check and the command.
-    let excused = scene.books(|books| Ok(books.excused.clone())).unwrap_or_default();
-    let unheld = facts.unheld.iter();
-    let unheld = unheld.filter(|(atm, dispense)| !excused.iter().any(|(at, when)| at == atm && *when == dispense.at));
-    let unheld = unheld.count();
+    let mut facts = Facts::of(&evidence);
+    let known = scene.books(|books| {
+        let decided = (
+            books.decisions.by_policy.clone(),
+            books.decisions.taken_for_dispensed.clone(),
+        );
+        Ok((books.excused.clone(), decided))
+    });
+    let Some((excused, (by_policy, taken))) = known else {
+        return;
+    };
+    give_back(&mut facts, &excused);
     let mut violations: Vec<Violation> = judge(&evidence, &facts).violations;
-    if unheld == 0 {
-        violations.retain(|violation| violation.rule != "dispense_without_hold");
-    }
-    let by_policy = scene
-        .books(|books| Ok(books.taken_by_policy.clone()))
-        .unwrap_or_default();
     violations.retain(|violation| {
         let amounts = [
             "settled_with_wrong_claim",
             "settled_without_cash",
             "canceled_with_wrong_loss",
         ];
-        !(amounts.contains(&violation.rule) && violation.cashout.is_some_and(|id| by_policy.contains(&id)))
+        !(amounts.contains(&violation.rule) && violation.cashout.is_some_and(|id| taken.contains(&id)))
     });
+    let excuse = |view: &&CashOutView| view.reason.as_deref() == Some(DECIDED_AT_DEADLINE);
+    let mut excuses = evidence.statement.cashouts.iter().filter(excuse);
+    if let Some(view) = excuses.find(|view| !by_policy.contains(&view.id)) {
+        let found = format!("{} says that policy decided it", view.id);
+        return scene.broken(Broken {
+            rule: "false_excuse",
+            found,
+        });
+    }
     if let Some(first) = violations.first() {
         let (rule, cashout) = (first.rule, first.cashout.map(|id| id.to_string()).unwrap_or_default());
         let found = format!("{cashout} {}", first.found);
         scene.broken(Broken { rule, found });
+    }
+}
+
+/// Gives dispenses whose hold LND gave up between the check and the command to their cash-outs: their notes count.
+fn give_back(facts: &mut Facts, excused: &[(AtmId, UnixMs, PaymentHash)]) {
+    for (atm, dispense) in std::mem::take(&mut facts.unheld) {
+        let excuse = excused.iter().find(|(at, when, _)| *at == atm && *when == dispense.at);
+        let owner = excuse.and_then(|(_, _, hash)| facts.cashouts.iter_mut().find(|fact| fact.hash == *hash));
+        match owner {
+            Some(fact) => fact.dispenses.push(dispense),
+            None => facts.unheld.push((atm, dispense)),
+        }
     }
 }

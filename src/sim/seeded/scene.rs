@@ -15,6 +15,7 @@ use super::chance::Chance;
 use super::plan::{Kind, Plan};
 use super::rules::{Books, Broken};
 use super::stream::Streams;
+use crate::ids::PaymentHash;
 use crate::lnd::NodeState;
 use crate::sim::lnd::node::{Node, NodeOptions};
 use crate::time::{Clock, UnixMs};
@@ -64,12 +65,24 @@ pub struct NodeSide {
     pub state: NodeState,
     /// Nobody reaches it.
     pub away: bool,
-    /// In sync with the chain.
-    pub synced: bool,
+    /// Since when it is out of sync with the chain: it knows of no block since.
+    pub unsynced: Option<UnixMs>,
+    /// The height that it tells.
+    pub told: u32,
     /// Who listens.
     pub streams: Streams,
     /// Heights with their times, the newest last: what the daemon could know a moment ago.
     pub heights: Vec<(UnixMs, u32)>,
+}
+
+impl NodeSide {
+    /// Blocks before LND gives the hold up by itself, as the chain has it, also once it did; `None` when nothing was ever held.
+    #[must_use]
+    pub fn blocks_left(&self, hash: &PaymentHash, hold_expiry_delta: u32) -> Option<i64> {
+        let htlcs = self.node.invoice(hash)?.htlcs.iter();
+        let expiry = htlcs.map(|htlc| htlc.expiry_height).min()?;
+        Some(i64::from(expiry) - i64::from(hold_expiry_delta) - i64::from(self.node.height()))
+    }
 }
 
 struct State {
@@ -92,6 +105,7 @@ pub struct Scene {
     calm: AtomicBool,
     disk_full_until: AtomicU64,
     trouble: AtomicU64,
+    lnd_trouble: AtomicU64,
     /// Tells of records that are about to be written.
     pub writes: Notify,
     /// True once a rule is broken.
@@ -115,7 +129,8 @@ impl Scene {
                 node: Node::new(options, HEIGHT),
                 state: NodeState::ServerActive,
                 away: false,
-                synced: true,
+                unsynced: None,
+                told: HEIGHT,
                 streams: Streams::default(),
                 heights: vec![(BEGINNING, HEIGHT)],
             }),
@@ -130,6 +145,7 @@ impl Scene {
             calm: AtomicBool::new(false),
             disk_full_until: AtomicU64::new(0),
             trouble: AtomicU64::new(0),
+            lnd_trouble: AtomicU64::new(0),
             writes: Notify::new(),
             over: watch::Sender::new(false),
         }
@@ -184,6 +200,7 @@ impl Scene {
             digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         state.figures.digest = digest;
+        // The words cost too much for every history; two that are traced are compared by them.
         if let Some(trace) = &mut state.trace {
             trace.push((now, format!("{what}: {}", detail())));
         }
@@ -246,6 +263,17 @@ impl Scene {
     /// Something keeps the daemon from its work until `until`.
     pub fn troubled(&self, until: UnixMs) {
         self.trouble.fetch_max(until.0, Ordering::SeqCst);
+    }
+
+    /// Something keeps it from LND until `until`.
+    pub fn troubled_at_lnd(&self, until: UnixMs) {
+        self.lnd_trouble.fetch_max(until.0, Ordering::SeqCst);
+    }
+
+    /// When nothing was in its way to LND any more.
+    #[must_use]
+    pub fn lnd_trouble(&self) -> UnixMs {
+        UnixMs(self.lnd_trouble.load(Ordering::SeqCst))
     }
 
     /// When nothing was in the daemon's way any more.

@@ -149,6 +149,7 @@ fn tell<T: Clone>(scene: &Scene, subscriber: &Subscriber<T>, news: &T, call: &'s
     if !scene.strikes(Kind::Streams, share) {
         return subscriber.send((now + usual, Ok(news.clone()))).is_ok();
     }
+    scene.troubled_at_lnd(scene.now().plus(SILENCE));
     match scene.draw("stream", |chance| chance.within(0, 4)) {
         0 => false,
         1 => {
