@@ -432,3 +432,7 @@ fn has_come(side: &NodeSide, hash: &PaymentHash) -> bool {
     let mut settled = invoice.htlcs.iter().filter(|htlc| htlc.state == HtlcState::Settled);
     settled.all(|htlc| matches!(side.node.resolution(htlc.htlc_index), Ok(Some(end)) if end.settled))
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;
