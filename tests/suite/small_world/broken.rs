@@ -3,7 +3,8 @@
 //! Called by the model, which asks at the place of each. Must stay true: one that the rules do not find is no excuse to take
 //! it off the list.
 
-use tellerd::cashout::{CashOut, Event, Phase};
+use tellerd::actors::item::Machine;
+use tellerd::cashout::{self, CashOut, Event, Phase};
 use tellerd::money::Minor;
 
 use super::table::{Answer, Twist};
@@ -20,6 +21,8 @@ pub enum Broken {
     ResendMotion,
     /// An unknown outcome is taken for none.
     CancelAfterUnknown,
+    /// An outcome that a restart made unknown is decided by policy at once.
+    DecidedAtOnce,
     /// A new mix is tried after an unknown outcome.
     NewMixAfterUnknown,
     /// The ATM's actor does not arm its timers when it takes up what another life began.
@@ -53,6 +56,7 @@ impl Broken {
     pub fn cashout_twist(self) -> Option<Twist<CashOut>> {
         match self {
             Self::CancelAfterUnknown => Some(cancel_after_unknown),
+            Self::DecidedAtOnce => Some(decided_at_once),
             Self::NewMixAfterUnknown => Some(new_mix_after_unknown),
             Self::LossNotBooked => Some(loss_not_booked),
             Self::NotesBookedTwice => Some(notes_booked_twice),
@@ -78,6 +82,20 @@ fn cancel_after_unknown(_: &CashOut, _: &Event, answer: Answer<CashOut>) -> Answ
             next.phase = Phase::Canceling { reason: String::new() };
         }
     })
+}
+
+fn decided_at_once(_: &CashOut, event: &Event, answer: Answer<CashOut>) -> Answer<CashOut> {
+    let Event::Interrupted { at } = event else {
+        return answer;
+    };
+    let decided = |unknown: CashOut| match cashout::deadline(&unknown) {
+        Some(due) => unknown.apply(&Event::DeadlinePassed { at: due.max(*at) }),
+        None => Ok(Some(unknown)),
+    };
+    match answer? {
+        Some(unknown) => decided(unknown).map_err(|refusal| refusal.to_string()),
+        None => Ok(None),
+    }
 }
 
 fn new_mix_after_unknown(before: &CashOut, _: &Event, answer: Answer<CashOut>) -> Answer<CashOut> {

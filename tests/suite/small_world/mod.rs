@@ -155,12 +155,13 @@ fn every_policy_with_everything_that_goes_wrong() {
 }
 
 /// Each mistake, the rule that it breaks, and the number of steps of the shortest way there.
-const FOUND: [(Broken, &str, usize); 18] = [
+const FOUND: [(Broken, &str, usize); 19] = [
     (Broken::SettleBeforeReport, "write before act", 26),
     (Broken::DispenseBeforeIntent, "write before act", 19),
     (Broken::DispenseAgainAfterRestart, "at most once", 24),
     (Broken::ResendMotion, "at most once", 23),
     (Broken::CancelAfterUnknown, "conservation", 24),
+    (Broken::DecidedAtOnce, "unknown is a state", 21),
     (Broken::NewMixAfterUnknown, "conservation", 24),
     (Broken::DeadlineLostAtRestart, "deadlines survive", 2),
     (Broken::HoldDeadlineLostAtRestart, "deadlines survive", 4),

@@ -4,7 +4,7 @@
 //! and by what really is, never by what tellerd has in memory.
 
 use tellerd::actors::item::Machine;
-use tellerd::cashout::{self, CashOut, Phase, UnknownPolicy};
+use tellerd::cashout::{self, CashOut, Event, Phase, UnknownPolicy};
 use tellerd::hardware::{CassetteReport, DispenseOrder};
 use tellerd::invoice::{self, InvoicePhase};
 use tellerd::money::{Funds, Minor};
@@ -27,6 +27,21 @@ fn is_decided(cashout: &CashOut) -> bool {
     );
     let settle = cashout.quote.policy.unknown_at_deadline == UnknownPolicy::Settle;
     canceled || (unaccounted && settle && cashout.books.delivered == AMOUNT)
+}
+
+/// What nobody knows is decided when its time or its blocks are up, and after the device was asked.
+pub fn unlawful_decision(before: &CashOut, event: &Event, after: &CashOut) -> Fault {
+    let its_time = matches!(before.phase, Phase::OutcomeUnknown { .. })
+        && matches!(event, Event::DeadlinePassed { .. } | Event::WindowClosing { .. });
+    let human = matches!(event, Event::OperatorResolved { .. });
+    let open = open_order(before).is_some() && is_decided(after);
+    (open && !its_time && !human).then(|| {
+        format!(
+            "unknown is a state: decided in {} by {}",
+            before.phase.name(),
+            event.name()
+        )
+    })
 }
 
 fn open_order(cashout: &CashOut) -> Option<&DispenseOrder> {

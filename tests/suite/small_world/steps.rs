@@ -12,7 +12,8 @@ use tellerd::money::Funds;
 use super::broken::Broken;
 use super::item::{Command, Item, Lnd, Prepare, Window};
 use super::model::{AT, LATE, Model, Move, Who, intent, name_of, order_number, told_truly};
-use super::table::Told;
+use super::rules::unlawful_decision;
+use super::table::{Id, Told};
 
 /// The steps found so far.
 pub type Moves = Vec<Move>;
@@ -110,6 +111,12 @@ impl Model {
         }
     }
 
+    /// Whether the event that is being written down may decide what it decides.
+    fn decides(&self, item: &Item, next: Id) -> Option<String> {
+        let (before, after) = (self.cashout(item)?, self.cashouts.get(next)?);
+        unlawful_decision(before, self.cashouts.get_event(item.cashout.writes)?, after)
+    }
+
     /// The record becomes durable and its state the item's; or the disk refuses one that perishes.
     fn append(&mut self, item: &Item, moves: &mut Moves) {
         let name = self
@@ -122,7 +129,7 @@ impl Model {
             Some((event, Told::Refused)) if self.cashouts.get_event(event).is_some_and(is_fact) => {
                 Some("a fact that waited was refused".to_owned())
             }
-            _ => None,
+            _ => self.decides(item, cashout.state),
         };
         let mut to = Item { cashout, ..*item };
         to.unarmed[0] = false;
