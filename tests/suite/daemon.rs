@@ -56,7 +56,7 @@ impl World {
     }
 }
 
-fn config(lnd: SocketAddr) -> String {
+pub fn config(lnd: SocketAddr) -> String {
     format!(
         "data_dir = 'data'\n[http]\nlisten = '127.0.0.1:0'\n\
          [lnd]\naddress = '{lnd}'\ntls_cert = 'lnd/tls.cert'\nmacaroon = 'lnd/admin.macaroon'\ndeadline = '2s'\n\
@@ -65,7 +65,7 @@ fn config(lnd: SocketAddr) -> String {
     )
 }
 
-fn atm(id: &str, path: &str) -> String {
+pub fn atm(id: &str, path: &str) -> String {
     format!(
         "[[atm]]\nid = '{id}'\nmodel = 'puloon-lcdm4000'\npath = '{path}'\nmin_amount = '20.00'\nmax_amount = '500.00'\n\
          [atm.timings]\nack_ms = 500\nreply_ms = 3000\nreset_ms = 10\n\
@@ -74,17 +74,17 @@ fn atm(id: &str, path: &str) -> String {
 }
 
 /// No node is there: a port of privileged programs, which no test is given.
-fn nowhere() -> SocketAddr {
+pub fn nowhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1))
 }
 
 /// A running or ended `tellerd run`. Killed when dropped.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     log: PathBuf,
 }
 
-fn run_in(dir: &Path, config: &str) -> Daemon {
+pub fn run_in(dir: &Path, config: &str) -> Daemon {
     let file = dir.join("fleet.toml");
     std::fs::write(&file, config).expect("config");
     let log = dir.join(format!("log-{}", std::fs::read_dir(dir).expect("dir").count()));
@@ -99,7 +99,7 @@ fn run_in(dir: &Path, config: &str) -> Daemon {
 }
 
 impl Daemon {
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).expect("log")
     }
 
@@ -115,7 +115,7 @@ impl Daemon {
     }
 
     /// It ended by itself, with a reason that contains each of `words`.
-    async fn refuses(mut self, words: &[&str]) {
+    pub async fn refuses(mut self, words: &[&str]) {
         let (code, log) = self.ended().await;
         assert_eq!(code, Some(1), "{log}");
         for word in words {
@@ -124,7 +124,7 @@ impl Daemon {
         assert!(!log.contains("panicked"), "{log}");
     }
 
-    async fn terminate(mut self) {
+    pub async fn terminate(mut self) {
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
@@ -145,7 +145,7 @@ impl Daemon {
         format!("http://{}{path}", address().expect("there"))
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub async fn get(&self, path: &str) -> Value {
         let answer = client().get(self.url(path).await).send().await.expect("answer");
         answer.json().await.expect("json")
     }

@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +20,8 @@ use tellerd::invoice::Invoice;
 use tellerd::journal::{self, Options, Reader};
 use tellerd::record::Record;
 use tellerd::store::{self, Change, Folded, Opened, StoreError};
+
+use super::daemon::{self, Daemon};
 
 const SCENARIO: &str = "about = \"a test\"\n[customers]\npause = \"150ms\"\npays_at_once = 8\ncancels = 1\nwalks_away = 1\n\
                         [machines]\nnote_time = \"1ms\"\n[faults]\nreject = 10\njam_on_path = 10\npower_lost = 5\n\
@@ -138,6 +140,8 @@ enum Found {
     Same,
     /// All is there; the store was set aside.
     Refolded,
+    /// What is open is all there; something that has ended is refused when it is asked for, with what to do.
+    Unreadable,
     /// An error that says what to do.
     Refused,
     /// Less than there was.
@@ -163,21 +167,38 @@ fn start(dir: &Path, what: &str) -> Found {
     }
     assert_eq!(opened.store.folded().difference(&whole.fold), None, "{what}");
     let view = opened.store.view();
-    // What has ended is read when it is asked for.
-    let fits = |told: Result<bool, StoreError>| match told {
+    let mut unreadable = 0;
+    // What has ended is read when it is asked for; what is open was read at the start.
+    let mut fits = |told: Result<bool, StoreError>, ended: bool| match told {
         Ok(same) => assert!(same, "{what}"),
-        Err(error) => assert!(error.to_string().contains("store rebuild"), "{what}: {error}"),
+        Err(error) => {
+            assert!(ended && error.to_string().contains("store rebuild"), "{what}: {error}");
+            unreadable += 1;
+        }
     };
     for (id, cashout) in &whole.cashouts {
-        fits(view.cashout(*id).map(|found| found.as_ref() == Some(cashout)));
+        let told = view.cashout(*id).map(|found| found.as_ref() == Some(cashout));
+        fits(told, cashout.is_final());
     }
     for (hash, invoice) in &whole.invoices {
-        fits(view.invoice(*hash).map(|found| found.as_ref() == Some(invoice)));
+        let told = view.invoice(*hash).map(|found| found.as_ref() == Some(invoice));
+        fits(told, invoice.is_final());
     }
-    match opened.set_aside {
-        Some(_) => Found::Refolded,
-        None => Found::Same,
+    match (opened.set_aside, unreadable) {
+        (None, 0) => Found::Same,
+        (Some(_), 0) => Found::Refolded,
+        (None, _) => Found::Unreadable,
+        (Some(_), _) => panic!("{what}: folded again, and {unreadable} can not be read"),
     }
+}
+
+/// Does what the message of one that can not be read says.
+fn rebuild(dir: &Path, what: &str) {
+    let opened = store::rebuild(dir).unwrap();
+    assert_eq!(opened.replayed, whole().records, "{what}");
+    drop(opened.store);
+    drop(opened.journal);
+    assert_eq!(start(dir, what), Found::Same, "{what}, rebuilt");
 }
 
 /// The ways to damage a file's bytes.
@@ -242,7 +263,7 @@ fn a_damaged_segment_is_refused_or_nothing_of_it_is_needed() {
             !summary.torn.is_empty() || summary.records < whole().records
         });
         assert!(told, "{what}: nobody finds it");
-        assert_ne!(judged, Found::Less, "{what}");
+        assert!(!matches!(judged, Found::Less | Found::Unreadable), "{what}: {judged:?}");
     });
     eprintln!("{found:?}");
     assert!(found[&Found::Refused] > 20 && found[&Found::Same] > 20, "{found:?}");
@@ -258,6 +279,7 @@ fn without_its_store_a_damaged_journal_is_refused_or_told_to_be_torn() {
         fs::remove_dir_all(dir.join("state")).unwrap();
         let judged = start(dir, what);
         *found.entry(judged).or_default() += 1;
+        assert_ne!(judged, Found::Unreadable, "{what}");
         if judged == Found::Less {
             let last = segments.last().unwrap().file_name().unwrap();
             assert!(what.contains(last.to_str().unwrap()), "{what}");
@@ -278,6 +300,9 @@ fn a_damaged_store_is_set_aside_and_folded_again() {
     let mut judge = |dir: &Path, what: &str| {
         let judged = start(dir, what);
         assert_ne!(judged, Found::Less, "{what}");
+        if judged == Found::Unreadable {
+            rebuild(dir, what);
+        }
         *found.entry(judged).or_default() += 1;
     };
     damage(3, &state, 20, &mut judge);
@@ -341,4 +366,81 @@ fn segments_that_are_gone_or_changed_places_are_missed() {
     assert!(Reader::open(dir.path()).unwrap().verify().is_err());
     fs::remove_dir_all(dir.path().join("state")).unwrap();
     assert_eq!(start(dir.path(), "changed places"), Found::Refused);
+}
+
+fn a_finished_one() -> CashOutId {
+    let ended = whole().cashouts.values().find(|cashout| cashout.is_final());
+    ended.unwrap().id
+}
+
+/// Writes `{` in the place of a value, through sled, which so finds no fault with the bytes. No damage to its files has
+/// brought that about so far.
+fn spoil_a_value(dir: &Path, key: &str) {
+    let db = sled::open(dir.join("state")).unwrap();
+    assert!(db.insert(key, "{").unwrap().is_some(), "{key} was there");
+    db.flush().unwrap();
+}
+
+/// The same for what is read when it is asked for.
+fn spoil_a_finished_one(dir: &Path) {
+    spoil_a_value(dir, &format!("c/{}", a_finished_one()));
+}
+
+#[test]
+fn what_has_ended_and_can_not_be_read_is_refused_until_the_store_is_folded_again() {
+    let dir = copied();
+    spoil_a_finished_one(dir.path());
+    assert_eq!(start(dir.path(), "a value"), Found::Unreadable);
+    assert!(store::verify(dir.path()).is_err(), "nobody finds it");
+    rebuild(dir.path(), "a value");
+}
+
+/// `tellerd run` on a data directory that is damaged so.
+fn run_on(dir: &Path, spoil: impl FnOnce(&Path)) -> Daemon {
+    let data = dir.join("data");
+    copy(whole().dir.path(), &data);
+    spoil(&data);
+    let atms: BTreeSet<&str> = whole().cashouts.values().map(|c| c.quote.atm.as_str()).collect();
+    let mut config = daemon::config(daemon::nowhere());
+    config.extend(atms.iter().map(|id| daemon::atm(id, id)));
+    daemon::run_in(dir, &config)
+}
+
+/// The daemon makes of each what [`start`] does.
+#[test]
+fn the_daemon_starts_on_each_kind_or_says_why_not() {
+    // Made here, because it has a runtime of its own.
+    whole();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(daemons_start());
+}
+
+async fn daemons_start() {
+    const POSITION: &str = "m";
+    const ASIDE: &str = "could not be used and was folded anew";
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let [same, refolded, unreadable, refused] = dirs.each_ref().map(tempfile::TempDir::path);
+    let id = a_finished_one();
+    let path = format!("/v1/cashouts/{id}");
+
+    let daemon = run_on(same, |_| ());
+    assert_eq!(daemon.get(&path).await["id"], id.to_string());
+    assert!(!daemon.log().contains(ASIDE), "{}", daemon.log());
+    daemon.terminate().await;
+
+    let daemon = run_on(refolded, |data| spoil_a_value(data, POSITION));
+    assert_eq!(daemon.get(&path).await["id"], id.to_string());
+    assert!(daemon.log().contains(ASIDE), "{}", daemon.log());
+    daemon.terminate().await;
+
+    let daemon = run_on(unreadable, spoil_a_finished_one);
+    let told = daemon.get(&path).await;
+    assert!(told.to_string().contains("store rebuild"), "{told}");
+    daemon.terminate().await;
+
+    let last = segments().last().unwrap().file_name().unwrap().to_owned();
+    let daemon = run_on(refused, |data| {
+        fs::remove_file(data.join("journal").join(last)).unwrap()
+    });
+    daemon.refuses(&["put "]).await;
 }

@@ -140,6 +140,12 @@ impl Daemon {
         self.disk.clone()
     }
 
+    /// What all its lives wrote to standard error.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.home.log()
+    }
+
     /// Its API.
     #[must_use]
     pub fn api(&self) -> &Api {
