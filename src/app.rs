@@ -379,6 +379,7 @@ fn shared(
         clock,
         entropy,
         metrics,
+        noted: Mutex::default(),
         changes: broadcast::Sender::new(CHANGES),
         finals: broadcast::Sender::new(FINALS),
         funds_turns: Semaphore::new(funds::AT_ONCE),

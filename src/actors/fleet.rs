@@ -279,10 +279,13 @@ impl Fleet {
             gauges::set(&gauges, &mut noted, folded, height);
             Ok(noted)
         });
-        match noted.await {
-            Ok(noted) => machines.add_cassettes(noted),
+        let noted = noted.await;
+        let mut last = self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        match noted {
+            Ok(noted) => *last = noted,
             Err(error) => tracing::error!(%error, "the gauges are old"),
         }
+        machines.add_cassettes(&last);
         metrics.render(&machines)
     }
 

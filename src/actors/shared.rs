@@ -28,7 +28,7 @@ use crate::entropy::SharedEntropy;
 use crate::hardware::device::DeviceConfig;
 use crate::ids::AtmId;
 use crate::lnd::HtlcKey;
-use crate::metrics::Metrics;
+use crate::metrics::{Machines, Metrics};
 use crate::money::{Currency, RateSource};
 use crate::time::SharedClock;
 
@@ -123,6 +123,8 @@ pub struct Shared {
     pub entropy: SharedEntropy,
     /// The figures.
     pub metrics: Metrics,
+    /// The machines' notes as the journal told them last: told again while it can not be asked, as all other gauges are.
+    pub noted: Mutex<Machines>,
     /// Every change of every cash-out.
     pub changes: broadcast::Sender<CashOut>,
     /// Why the journal takes no records any more, or the store does not follow it, until the daemon is started
