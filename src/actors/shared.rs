@@ -12,6 +12,7 @@ use super::atm::Atm;
 use super::child::Post;
 use super::clients::ServiceIdentity;
 use super::hardware::{Hardware, Health};
+use super::invoice_work::Turns;
 use super::journal::Journal;
 use super::level::Level;
 use super::lnd::{Lnd, LndStatus};
@@ -102,7 +103,7 @@ pub struct Shared {
     /// Turns at asking what became of settled money, so that customers' calls come through.
     pub funds_turns: Semaphore,
     /// Turns at looking open invoices up and following them anew.
-    pub watch_turns: Semaphore,
+    pub watch_turns: Turns,
     /// Answers what is asked over Nostr, when this daemon is there.
     pub nostr: Post<Nostr>,
     /// The way out to the relays, when this daemon is on Nostr.
