@@ -167,7 +167,8 @@ fn a_store_that_was_cut_off_is_set_aside_or_stands_for_less() {
         assert!(length > 1 << 20, "several segments: {length}");
         file.set_len(length / 3).unwrap();
         let (store, aside) = Store::open(dir.path()).unwrap();
-        assert_eq!(aside.is_some(), lives == 2);
+        // In the first life too, when sled's own thread had come to write a snapshot.
+        assert!(aside.is_some() || lives == 1);
         let stands = store.position().map_or(0, |position| position.seq);
         let mut fold = Folded::default();
         for record in many().iter().take(usize::try_from(stands).unwrap()) {
