@@ -19,7 +19,7 @@ use crate::actors::child::Post;
 use crate::actors::clients;
 use crate::actors::fleet::Fleet;
 use crate::actors::funds;
-use crate::actors::invoice_work;
+use crate::actors::invoice_work::Turns;
 use crate::actors::level::Level;
 use crate::actors::lnd::LndStatus;
 use crate::actors::nostr::gate::Gate;
@@ -379,10 +379,11 @@ fn shared(
         clock,
         entropy,
         metrics,
+        noted: Mutex::default(),
         changes: broadcast::Sender::new(CHANGES),
         finals: broadcast::Sender::new(FINALS),
         funds_turns: Semaphore::new(funds::AT_ONCE),
-        watch_turns: Semaphore::new(invoice_work::AT_ONCE),
+        watch_turns: Turns::default(),
         journal_lost: Arc::new(watch::Sender::new(None)),
         service,
         operators,

@@ -113,7 +113,7 @@ impl Parts {
                 sender.send(Instant::now()).unwrap();
             }
         });
-        let port = Line::Serial(link.to_string_lossy().into_owned());
+        let port = Line::serial(link.to_string_lossy());
         let path = dir.join(name(1).as_str()).to_string_lossy().into_owned();
         let config = DeviceConfig::new(Model::PuloonLcdm4000, Variant::Standard, path);
         let mut driver = open(&config).await.unwrap();
@@ -123,7 +123,7 @@ impl Parts {
         bare.add(hash, 61_000_000).await;
         Self {
             file: Raw::new(&dir.join("raw")),
-            port: port.open(9600, tokio_serial::Parity::None).unwrap(),
+            port: port.open(9600, tokio_serial::Parity::None).await.unwrap(),
             came,
             node: bare,
             hash,

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use thiserror::Error;
 use tokio::sync::broadcast;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::atm::Atm;
 use super::atm::orders::{Bring, Operate, Start};
@@ -31,6 +31,9 @@ use crate::store::{AtmBook, Folded, StoreError, View};
 
 /// How long a customer waits for an invoice before looking for it.
 const OPENING: Duration = Duration::from_secs(30);
+
+/// How long one of all ATMs is waited for, so that those that do not answer leave time for the others.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Questions to the ATMs that are under way at once, when all of them are asked.
 const AT_ONCE: usize = 64;
@@ -208,12 +211,9 @@ impl Fleet {
         self.ask_all(status).await
     }
 
-    /// Asks something of every ATM, a few at a time: no question of a customer waits behind a whole fleet's answers. All of
-    /// them together have the time of one, however many do not answer.
+    /// Asks something of every ATM.
     async fn ask_all<'a, T, F: Future<Output = T>>(&'a self, question: impl Fn(&'a Seat, Instant) -> F) -> Vec<T> {
-        let until = Instant::now() + OPENING;
-        let questions = self.shared.seats.values().map(|seat| question(seat, until));
-        stream::iter(questions).buffered(AT_ONCE).collect().await
+        ask_each(self.shared.seats.values().map(AsRef::as_ref), question).await
     }
 
     /// One ATM.
@@ -279,10 +279,13 @@ impl Fleet {
             gauges::set(&gauges, &mut noted, folded, height);
             Ok(noted)
         });
-        match noted.await {
-            Ok(noted) => machines.add_cassettes(noted),
+        let noted = noted.await;
+        let mut last = self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        match noted {
+            Ok(noted) => *last = noted,
             Err(error) => tracing::error!(%error, "the gauges are old"),
         }
+        machines.add_cassettes(&last);
         metrics.render(&machines)
     }
 
@@ -302,14 +305,9 @@ impl Fleet {
     pub async fn stop(&self) {
         self.shared.stopping.send_replace(true);
         let mut changes = self.follow();
-        loop {
-            let atms = self.atms().await;
-            let mut open = atms.iter().flat_map(|atm| &atm.open);
-            if !open.any(|cashout| matches!(cashout.phase, Phase::Dispensing { .. })) {
-                return;
-            }
-            // The end of a dispense is a change; a lag means that there were some.
-            let _ = changes.recv().await;
+        while self.ask_all(ask_status).await.iter().any(may_dispense) {
+            // The end of a dispense is a change; a lag means that there were some. Who did not answer is asked again.
+            let _ = timeout(ANSWER, changes.recv()).await;
         }
     }
 
@@ -366,9 +364,22 @@ where
         return Err(FleetError::NotInService { atm, reason });
     };
     let died = |_| FleetError::Unavailable(format!("the actor of {atm} ended over it"));
-    let waited_long = |_| FleetError::Unavailable(format!("{atm} did not answer within {} s", OPENING.as_secs()));
+    let given = until.saturating_duration_since(Instant::now());
+    let waited_long = |_| FleetError::Unavailable(format!("{atm} did not answer within {} s", given.as_secs()));
     let answer = timeout_at(until, actor.send(message)).await;
     answer.map_err(waited_long)?.map_err(died)
+}
+
+/// A few at a time: no question of a customer waits behind a whole fleet's answers. All of them together have the time of
+/// one, however many do not answer.
+async fn ask_each<S, T, F: Future<Output = T>>(
+    seats: impl Iterator<Item = S>,
+    question: impl Fn(S, Instant) -> F,
+) -> Vec<T> {
+    let end = Instant::now() + OPENING;
+    // Each question is made when its turn comes.
+    let questions = seats.map(|seat| question(seat, end.min(Instant::now() + ANSWER)));
+    stream::iter(questions).buffered(AT_ONCE).collect().await
 }
 
 /// What a machine is doing; without an actor it does nothing.
@@ -380,7 +391,7 @@ async fn standing(seat: &Seat, until: Instant) -> AtmState {
 
 /// What is known of a machine, also while its actor is down.
 async fn status(seat: &Seat, until: Instant) -> AtmStatus {
-    match send_until(seat, Status, until).await {
+    match ask_status(seat, until).await {
         Ok(status) => status,
         Err(error) => AtmStatus {
             id: seat.config.id.clone(),
@@ -390,5 +401,68 @@ async fn status(seat: &Seat, until: Instant) -> AtmStatus {
             book: AtmBook::default(),
             open: Vec::new(),
         },
+    }
+}
+
+async fn ask_status(seat: &Seat, until: Instant) -> Result<AtmStatus, FleetError> {
+    send_until(seat, Status, until).await
+}
+
+/// Whether notes may be moving at a machine. Of one that did not answer nothing is known.
+fn may_dispense(answer: &Result<AtmStatus, FleetError>) -> bool {
+    let dispensing = |cashout: &CashOut| matches!(cashout.phase, Phase::Dispensing { .. });
+    match answer {
+        Ok(atm) => atm.open.iter().any(dispensing),
+        Err(error) => matches!(error, FleetError::Unavailable(_)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep_until;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn machines_that_do_not_answer_leave_the_others_time() {
+        let silent = 3 * AT_ONCE;
+        let question = async |machine: usize, until| {
+            let answer = async {
+                match machine < silent {
+                    true => std::future::pending().await,
+                    false => sleep_until(Instant::now() + ANSWER / 2).await,
+                }
+            };
+            timeout_at(until, answer).await.is_ok()
+        };
+        let begun = Instant::now();
+        let answers = ask_each(0..2 * silent, question).await;
+        assert!(
+            answers
+                .iter()
+                .enumerate()
+                .all(|(machine, answered)| *answered == (machine >= silent))
+        );
+        assert!(begun.elapsed() < OPENING);
+        ask_each(0..100 * AT_ONCE, async |_, until| {
+            timeout_at(until, std::future::pending::<()>()).await
+        })
+        .await;
+        assert!(begun.elapsed() < 3 * OPENING, "all together have the time of one");
+    }
+
+    #[test]
+    fn a_machine_that_did_not_answer_may_be_dispensing() {
+        let silent = FleetError::Unavailable("it did not answer".into());
+        assert!(may_dispense(&Err(silent)));
+        let idle = AtmStatus {
+            id: "lobby".parse().unwrap(),
+            name: String::new(),
+            state: AtmState::Ready,
+            reason: None,
+            book: AtmBook::default(),
+            open: Vec::new(),
+        };
+        assert!(!may_dispense(&Ok(idle)));
     }
 }

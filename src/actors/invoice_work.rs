@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::drive::Done;
@@ -28,7 +28,39 @@ const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// Invoices that are looked up and followed anew at once. All that are open are due at a start and with each new connection: as
 /// one burst of thousands they would break it again, and a commitment or a settlement would have to wait behind them.
-pub const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 16;
+
+/// Of them, those whose money is held already. After a new connection they are the many, and their notes are out or decided about;
+/// a customer who has yet to pay stands before the machine.
+const HELD_AT_ONCE: usize = 12;
+
+/// Turns at looking invoices up and following them anew, each kind in the order of asking.
+#[derive(Debug)]
+pub struct Turns {
+    held: Semaphore,
+    all: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            held: Semaphore::new(HELD_AT_ONCE),
+            all: Semaphore::new(AT_ONCE),
+        }
+    }
+}
+
+impl Turns {
+    /// The next turn; it lasts until what is given is dropped. An open one waits behind no more held ones than [`HELD_AT_ONCE`].
+    async fn next(&self, is_held: bool) -> [Option<SemaphorePermit<'_>>; 2] {
+        // Never closed.
+        let held = match is_held {
+            true => self.held.acquire().await.ok(),
+            false => None,
+        };
+        [held, self.all.acquire().await.ok()]
+    }
+}
 
 /// No BOLT11 text is longer; a record of it has to fit the journal.
 const LONGEST: usize = 16 << 10;
@@ -185,18 +217,18 @@ async fn follow(
     };
     // A new one has a customer before it.
     let turns = (!known).then_some(&shared.watch_turns);
-    in_turn(turns, look, open).await
+    in_turn(turns, invoice.hold().is_some(), look, open).await
 }
 
 /// What `open` gives, unless `look` has something to tell; both in one turn.
 async fn in_turn<S, D>(
-    turns: Option<&Semaphore>,
+    turns: Option<&Turns>,
+    is_held: bool,
     look: impl AsyncFnOnce() -> Option<D>,
     open: impl AsyncFnOnce() -> Result<S, D>,
 ) -> Result<S, D> {
     let _turn = match turns {
-        // Never closed.
-        Some(turns) => Some(turns.acquire().await),
+        Some(turns) => Some(turns.next(is_held).await),
         None => None,
     };
     match look().await {
@@ -314,7 +346,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn however_many_are_open_few_are_looked_up_and_followed_at_once() {
-        let (turns, now, most) = (Semaphore::new(AT_ONCE), Cell::new(0_usize), Cell::new(0));
+        let (turns, now, most) = (Turns::default(), Cell::new(0_usize), Cell::new(0));
         let one = async |index: usize| {
             let ask = async |answer: Option<usize>| {
                 now.set(now.get() + 1);
@@ -325,11 +357,37 @@ mod tests {
             };
             // Every second one has something to tell before there is a stream.
             let look = async || ask(index.is_multiple_of(2).then_some(index)).await;
-            in_turn(Some(&turns), look, async || ask(None).await.map_or(Ok(index), Err)).await
+            let is_held = !index.is_multiple_of(3);
+            in_turn(Some(&turns), is_held, look, async || {
+                ask(None).await.map_or(Ok(index), Err)
+            })
+            .await
         };
         let all = futures_util::future::join_all((0..500).map(one)).await;
         let expected = (0..500_usize).map(|index| if index.is_multiple_of(2) { Err(index) } else { Ok(index) });
         assert_eq!(all, expected.collect::<Vec<_>>());
-        assert_eq!((most.get(), turns.available_permits()), (AT_ONCE, AT_ONCE));
+        assert_eq!((most.get(), turns.all.available_permits()), (AT_ONCE, AT_ONCE));
+        assert_eq!(turns.held.available_permits(), HELD_AT_ONCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_yet_to_pay_does_not_wait_behind_all_that_are_held() {
+        let turns = Turns::default();
+        let look = async || None::<()>;
+        let held = (0..500).map(|_| {
+            in_turn(Some(&turns), true, look, async || {
+                std::future::pending::<Result<(), ()>>().await
+            })
+        });
+        let customer = async {
+            // Came last.
+            tokio::task::yield_now().await;
+            in_turn(Some(&turns), false, look, async || Ok(())).await
+        };
+        tokio::select! {
+            biased;
+            _ = futures_util::future::join_all(held) => unreachable!(),
+            followed = customer => assert_eq!(followed, Ok(())),
+        }
     }
 }

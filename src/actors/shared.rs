@@ -12,6 +12,7 @@ use super::atm::Atm;
 use super::child::Post;
 use super::clients::ServiceIdentity;
 use super::hardware::{Hardware, Health};
+use super::invoice_work::Turns;
 use super::journal::Journal;
 use super::level::Level;
 use super::lnd::{Lnd, LndStatus};
@@ -28,7 +29,7 @@ use crate::entropy::SharedEntropy;
 use crate::hardware::device::DeviceConfig;
 use crate::ids::AtmId;
 use crate::lnd::HtlcKey;
-use crate::metrics::Metrics;
+use crate::metrics::{Machines, Metrics};
 use crate::money::{Currency, RateSource};
 use crate::time::SharedClock;
 
@@ -102,7 +103,7 @@ pub struct Shared {
     /// Turns at asking what became of settled money, so that customers' calls come through.
     pub funds_turns: Semaphore,
     /// Turns at looking open invoices up and following them anew.
-    pub watch_turns: Semaphore,
+    pub watch_turns: Turns,
     /// Answers what is asked over Nostr, when this daemon is there.
     pub nostr: Post<Nostr>,
     /// The way out to the relays, when this daemon is on Nostr.
@@ -123,6 +124,8 @@ pub struct Shared {
     pub entropy: SharedEntropy,
     /// The figures.
     pub metrics: Metrics,
+    /// The machines' notes as the journal told them last: told again while it can not be asked, as all other gauges are.
+    pub noted: Mutex<Machines>,
     /// Every change of every cash-out.
     pub changes: broadcast::Sender<CashOut>,
     /// Why the journal takes no records any more, or the store does not follow it, until the daemon is started

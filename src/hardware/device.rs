@@ -108,7 +108,7 @@ impl DeviceConfig {
         Self {
             model,
             variant,
-            line: Line::Serial(path.into()),
+            line: Line::serial(path),
             max_notes: MAX_NOTES,
             timings: Timings::default(),
         }
@@ -119,7 +119,6 @@ impl DeviceConfig {
 ///
 /// # Errors
 /// [`DeviceError::Open`] when the port can not be opened, also when it is in use.
-#[allow(clippy::unused_async)]
 pub async fn open(config: &DeviceConfig) -> Result<Box<dyn Dispenser>, DeviceError> {
     match config.model {
         Model::PuloonLcdm4000 => {
@@ -127,7 +126,7 @@ pub async fn open(config: &DeviceConfig) -> Result<Box<dyn Dispenser>, DeviceErr
                 Variant::Standard => Parity::None,
                 Variant::Serial => Parity::Even,
             };
-            let port = config.line.open(9600, parity)?;
+            let port = config.line.open(9600, parity).await?;
             Ok(Box::new(Puloon::new(
                 port,
                 config.variant,

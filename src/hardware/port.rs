@@ -2,20 +2,29 @@
 //!
 //! Called by [`super::device`]. A line that is no serial port ([`Connect`]) is for simulations: the same bytes, in memory.
 //! Must stay true: a port is open once (exclusive), and what came before it was opened is dropped; opening and closing one
-//! delays no other machine. A read of zero bytes means unplugged; the links turn it into `LinkLost`.
+//! delays no other machine, and the next opening waits for the closing. A read of zero bytes means unplugged; the links
+//! turn it into `LinkLost`.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_serial::{
     ClearBuffer, DataBits, FlowControl, Parity, SerialPort, SerialPortBuilderExt, SerialStream, StopBits,
 };
 
 use super::DeviceError;
+
+/// How long an opening is waited for, and the closing before it. Later it is tried anew; the kernel lets a closing take 30 s
+/// (tty_port.c, `closing_wait`).
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a driver talks over.
 pub trait Port: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -28,8 +37,8 @@ pub type Connect = Arc<dyn Fn() -> io::Result<Box<dyn Port>> + Send + Sync>;
 /// Where a device is.
 #[derive(Clone)]
 pub enum Line {
-    /// Behind a serial port of this path.
-    Serial(String),
+    /// Behind a serial port.
+    Serial(Tty),
     /// In this process.
     Memory(Connect),
 }
@@ -37,24 +46,67 @@ pub enum Line {
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Serial(path) => f.write_str(path),
+            Self::Serial(tty) => f.write_str(&tty.path),
             Self::Memory(_) => f.write_str("in memory"),
         }
     }
 }
 
 impl Line {
+    /// The serial port of this path.
+    #[must_use]
+    pub fn serial(path: impl Into<String>) -> Self {
+        Self::Serial(Tty {
+            path: path.into(),
+            turn: Arc::default(),
+        })
+    }
+
     /// Opens it.
     ///
     /// # Errors
     /// [`DeviceError::Open`] when it can not be opened, also when it is in use.
-    pub fn open(&self, baud: u32, parity: Parity) -> Result<Box<dyn Port>, DeviceError> {
+    pub async fn open(&self, baud: u32, parity: Parity) -> Result<Box<dyn Port>, DeviceError> {
         match self {
-            Self::Serial(path) => Ok(Box::new(Aside(Some(open(path, baud, parity)?)))),
+            Self::Serial(tty) => Ok(Box::new(tty.open(baud, parity).await?)),
             Self::Memory(connect) => connect().map_err(|source| DeviceError::Open {
                 path: format!("{self:?}"),
                 source,
             }),
+        }
+    }
+}
+
+/// A serial port; clones are the same one.
+#[derive(Clone)]
+pub struct Tty {
+    path: String,
+    /// Held from before it is opened until it is closed: an own closing that still waits would be "in use".
+    turn: Arc<Mutex<()>>,
+}
+
+impl Tty {
+    /// On a thread of its own: the system waits for a closing of this port, and a converter's driver for its answers.
+    async fn open(&self, baud: u32, parity: Parity) -> Result<Aside<SerialStream>, DeviceError> {
+        let opened = async {
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let path = self.path.clone();
+            let open = move || Ok(Aside::new(open(&path, baud, parity)?, turn));
+            spawn_blocking(open).await.map_err(|end| self.failed(end.into()))?
+        };
+        let late = |_| {
+            self.failed(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "an opening or closing of it hangs",
+            ))
+        };
+        timeout(PATIENCE, opened).await.map_err(late)?
+    }
+
+    fn failed(&self, source: io::Error) -> DeviceError {
+        DeviceError::Open {
+            path: self.path.clone(),
+            source,
         }
     }
 }
@@ -78,50 +130,69 @@ pub fn open(path: &str, baud: u32, parity: Parity) -> Result<SerialStream, Devic
     })
 }
 
-/// How many bytes the kernel still holds for the device.
-trait Unsent {
-    fn unsent(&self) -> u32;
+/// What is done to a port before it is closed.
+trait Closing {
+    /// Drops the bytes that the device has not taken.
+    fn forget_unsent(&self);
 }
 
-impl Unsent for SerialStream {
-    fn unsent(&self) -> u32 {
-        // A port that can not tell is gone, and has nothing to wait for.
-        self.bytes_to_write().unwrap_or(0)
+impl Closing for SerialStream {
+    fn forget_unsent(&self) {
+        // A port that is gone has nothing to send.
+        let _ = self.clear(ClearBuffer::Output);
     }
 }
 
-/// A port that is closed on a thread of its own when the device has not taken all bytes: the kernel then waits for it up
-/// to 30 s (tty_port.c, `closing_wait`), and all machines share a thread.
-struct Aside<P: Unsent + Send + 'static>(Option<P>);
+/// A port and its turn; the fields are dropped in this order.
+struct Held<P: Closing> {
+    port: P,
+    _turn: OwnedMutexGuard<()>,
+}
 
-impl<P: Unsent + Send + 'static> Drop for Aside<P> {
+impl<P: Closing> Drop for Held<P> {
     fn drop(&mut self) {
-        if let Some(port) = self.0.take_if(|port| port.unsent() > 0) {
+        // A command that never left must not come late, after its outcome was decided. A driver without `flush_buffer` drops
+        // nothing: there the closing waits until the bytes are out or given up, and the next opening, whose first question
+        // finds out what happened, waits for the closing.
+        self.port.forget_unsent();
+    }
+}
+
+/// An open port that is closed on a thread of its own: the kernel waits for the device, and all machines share a thread.
+struct Aside<P: Closing + Send + 'static>(Option<Held<P>>);
+
+impl<P: Closing + Send + 'static> Drop for Aside<P> {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take() {
             // Without a thread it is closed here, late rather than never.
             let closer = std::thread::Builder::new().name("close".into());
-            let _ = closer.spawn(move || drop(port));
+            let _ = closer.spawn(move || drop(held));
         }
     }
 }
 
-impl<P: Unsent + Send + 'static> Aside<P> {
+impl<P: Closing + Send + 'static> Aside<P> {
+    fn new(port: P, turn: OwnedMutexGuard<()>) -> Self {
+        Self(Some(Held { port, _turn: turn }))
+    }
+
     /// The port; it is there until the drop.
     fn port(&mut self) -> io::Result<Pin<&mut P>>
     where
         P: Unpin,
     {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
-        self.0.as_mut().map(Pin::new).ok_or_else(gone)
+        self.0.as_mut().map(|held| Pin::new(&mut held.port)).ok_or_else(gone)
     }
 }
 
-impl<P: Unsent + AsyncRead + Send + Unpin + 'static> AsyncRead for Aside<P> {
+impl<P: Closing + AsyncRead + Send + Unpin + 'static> AsyncRead for Aside<P> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.port()?.poll_read(cx, into)
     }
 }
 
-impl<P: Unsent + AsyncWrite + Send + Unpin + 'static> AsyncWrite for Aside<P> {
+impl<P: Closing + AsyncWrite + Send + Unpin + 'static> AsyncWrite for Aside<P> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.port()?.poll_write(cx, bytes)
     }
@@ -140,32 +211,79 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, ThreadId};
 
-    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::*;
+    use crate::hardware::pty::Pty;
+
+    /// Tells what is done to it and where, and takes as long to close as it is let.
     struct Fake {
-        unsent: u32,
-        closed: mpsc::Sender<ThreadId>,
+        told: mpsc::Sender<(&'static str, ThreadId)>,
+        let_go: mpsc::Receiver<()>,
     }
 
-    impl Unsent for Fake {
-        fn unsent(&self) -> u32 {
-            self.unsent
+    impl Closing for Fake {
+        fn forget_unsent(&self) {
+            self.told.send(("forget", thread::current().id())).unwrap();
         }
     }
 
     impl Drop for Fake {
         fn drop(&mut self) {
-            self.closed.send(thread::current().id()).unwrap();
+            self.told.send(("close", thread::current().id())).unwrap();
+            self.let_go.recv().unwrap();
         }
     }
 
-    #[test]
-    fn a_port_whose_device_takes_nothing_is_closed_on_another_thread() {
-        let (closed, on) = mpsc::channel();
-        for (unsent, here) in [(0, true), (7, false)] {
-            let closed = closed.clone();
-            drop(Aside(Some(Fake { unsent, closed })));
-            assert_eq!(on.recv().unwrap() == thread::current().id(), here);
+    #[tokio::test]
+    async fn a_port_is_closed_on_another_thread_and_keeps_its_turn_until_then() {
+        let (turn, (told, tells), (go, let_go)) = (Arc::new(Mutex::new(())), mpsc::channel(), mpsc::channel());
+        let held = Arc::clone(&turn).lock_owned().await;
+        drop(Aside::new(Fake { told, let_go }, held));
+        let steps = [tells.recv().unwrap(), tells.recv().unwrap()];
+        assert_eq!(steps.map(|(what, _)| what), ["forget", "close"]);
+        assert!(steps.iter().all(|(_, on)| *on != thread::current().id()));
+        assert!(turn.try_lock().is_err(), "still closing");
+        go.send(()).unwrap();
+        drop(turn.lock().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_whose_closing_hangs_is_not_opened_and_not_waited_for() {
+        let line = Line::serial("/dev/never");
+        let Line::Serial(tty) = line.clone() else {
+            unreachable!()
+        };
+        let _closing = tty.turn.lock_owned().await;
+        let refused = line.open(9600, Parity::None).await.map(drop).unwrap_err();
+        assert!(matches!(&refused, DeviceError::Open { path, source }
+            if path == "/dev/never" && source.kind() == io::ErrorKind::TimedOut));
+    }
+
+    #[tokio::test]
+    async fn a_serial_port_is_opened_again_right_after_it_was_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("line");
+        let mut device = Pty::open(&link).unwrap();
+        let line = Line::serial(link.to_str().unwrap());
+        for round in 0..20_u8 {
+            let mut host = line.open(9600, Parity::None).await.unwrap();
+            let mut got = [0; 2];
+            host.write_all(&[7, round]).await.unwrap();
+            device.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, [7, round]);
+            device.write_all(&[round, 9]).await.unwrap();
+            host.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, [round, 9]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_not_there_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = Line::serial(dir.path().join("none").to_str().unwrap());
+        for _ in 0..2 {
+            assert!(line.open(9600, Parity::None).await.is_err());
         }
     }
 }

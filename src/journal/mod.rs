@@ -134,7 +134,7 @@ pub enum ReadError {
         source: std::io::Error,
     },
     /// The bytes are neither intact nor explained by a crash.
-    #[error("journal damaged in {} at record {record}, offset {offset}: {why}; nothing was changed, put the file back from a copy", file.display())]
+    #[error("journal damaged in {} at record {record}, offset {offset}: {why}; the journal was not changed, put the file back from a copy", file.display())]
     Damaged {
         /// The segment.
         file: PathBuf,

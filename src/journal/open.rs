@@ -38,7 +38,7 @@ pub enum OpenError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// It cannot be read; nothing was changed.
+    /// It cannot be read, and was not changed.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// Acknowledged records are gone.

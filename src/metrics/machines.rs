@@ -1,7 +1,7 @@
 //! The families of single machines: what each is doing, and the notes in its cassettes.
 //!
-//! Filled by the fleet's door at each scrape and written straight into its answer: there is nothing to keep between two scrapes, and
-//! a fleet of thousands would keep hundreds of thousands of numbers. What must stay true: one series for each machine's
+//! Filled by the fleet's door at each scrape and written straight into its answer: a fleet of thousands would keep hundreds of
+//! thousands of numbers. Only the last lines about notes are kept, for when the journal can not be asked. What must stay true: one series for each machine's
 //! present state; of a cassette only what says something (docs/METRICS.md, "Many machines").
 
 use std::fmt::Write as _;
@@ -61,7 +61,7 @@ impl Machines {
     }
 
     /// Takes over the cassettes of `noted`.
-    pub fn add_cassettes(&mut self, noted: Self) {
+    pub fn add_cassettes(&mut self, noted: &Self) {
         self.note_lines += &noted.note_lines;
     }
 

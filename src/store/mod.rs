@@ -14,7 +14,9 @@ mod open;
 mod pending;
 pub mod seen;
 mod table;
+mod verify;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,10 +32,11 @@ use crate::journal::{self, Position};
 use crate::record::Record;
 pub use error::StoreError;
 pub use follower::{Follower, FollowerGone};
-pub use open::{Opened, StateError, Verified, open, open_in_memory, rebuild, verify};
+pub use open::{Opened, StateError, open, open_in_memory, rebuild};
 use pending::Pending;
 pub use seen::{Seen, SeenError};
 use table::Table;
+pub use verify::{Verified, verify};
 
 pub use fold::{AtmBook, Change, ClientUsage, FoldError, Folded, Totals};
 
@@ -113,6 +116,16 @@ impl Store {
     }
 
     fn load(path: &Path) -> Result<Self, StoreError> {
+        let mut store = Self::read(path)?;
+        if store.witness.is_none() {
+            // What is there without a position stands for nothing.
+            store.clear()?;
+        }
+        Ok(store)
+    }
+
+    /// What is in `path`, as it is; empty when it has no position, or is of another schema.
+    fn read(path: &Path) -> Result<Self, StoreError> {
         let sled = |source| StoreError::Sled {
             path: path.to_owned(),
             source,
@@ -126,7 +139,6 @@ impl Store {
             witness,
         };
         let Some(meta) = view.get::<Meta>("m")? else {
-            view.db.clear().map_err(sled)?;
             return Ok(empty(view, None));
         };
         if meta.schema != SCHEMA {
@@ -165,7 +177,7 @@ impl Store {
         })
     }
 
-    /// Empties one of another schema, before the journal is folded in anew.
+    /// Empties it, before the journal is folded in anew.
     fn clear(&mut self) -> Result<(), StoreError> {
         self.witness = None;
         self.view.db.clear().map_err(|source| self.view.sled(source))
@@ -390,6 +402,14 @@ impl View {
             self.left_behind.store(true, Ordering::Release);
             self.sled(source)
         })
+    }
+
+    /// The entries of the index by ATM, `ATM/ID`, with those that sled does not have yet; nothing is written.
+    fn index(&self) -> Result<BTreeSet<String>, StoreError> {
+        let stored = self.db.last_keys("ca/", "ca/~", usize::MAX);
+        let mut index: BTreeSet<String> = stored.map_err(|source| self.sled(source))?.into_iter().collect();
+        index.extend(self.pending().marked("ca/"));
+        Ok(index)
     }
 
     /// What follows `prefix` in all keys that begin with it, and their values.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{Change, Folded, Store, StoreError};
-use crate::journal::{self, DirLock, Journal, OpenError, Position, Reader, Record};
+use super::{Store, StoreError};
+use crate::journal::{self, DirLock, Journal, OpenError, Position, Record};
 
 /// Records folded in at once during replay.
 const CHUNK: usize = 512;
@@ -96,79 +96,6 @@ pub fn rebuild(dir: &Path) -> Result<Opened, StateError> {
 pub fn open_in_memory(dir: &Path) -> Result<Opened, StateError> {
     let lock = DirLock::take(dir)?;
     catch_up(&lock, Store::in_memory(dir))
-}
-
-/// What [`verify`] compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verified {
-    /// Records of the journal.
-    pub records: u64,
-    /// Of them, those that sled did not have yet.
-    pub replayed: u64,
-    /// Finished cash-outs and invoices that were looked up.
-    pub finished: u64,
-}
-
-/// Compares the state that a start would find, sled's and the records after it, with a fold of the whole journal in memory:
-/// `tellerd store verify`. Nothing is set aside, and sled stays where it is.
-///
-/// # Errors
-/// As [`open`]'s; when the two differ; also when `dir` holds no journal.
-pub fn verify(dir: &Path) -> Result<Verified, StateError> {
-    if !dir.join(journal::FOLDER).is_dir() {
-        return Err(StateError::NoJournal(dir.to_owned()));
-    }
-    let lock = DirLock::take(dir)?;
-    let mut store = Store::load(&dir.join(super::FOLDER))?;
-    if store.position().is_none() && store.witness().is_some() {
-        let what = "the store is of another release of tellerd, and the next start folds it anew".to_owned();
-        let dir = dir.to_owned();
-        return Err(StateError::Differs { dir, what });
-    }
-    let mut replayed = 0_u64;
-    drop(Journal::open(&lock, store.position(), |record| {
-        replayed = replayed.saturating_add(1);
-        store.fold(&[record]).map(drop)
-    })?);
-    let differs = |what: String| StateError::Differs {
-        dir: dir.to_owned(),
-        what,
-    };
-    let (view, mut fold, mut finished) = (store.view(), Folded::default(), 0_u64);
-    let mut reader = Reader::open(dir).map_err(OpenError::from)?;
-    for entry in reader.by_ref() {
-        let entry = entry.map_err(OpenError::from)?;
-        match fold_one(&mut fold, &entry)? {
-            Some(Change::CashOut(ended)) if ended.is_final() => {
-                finished = finished.saturating_add(1);
-                if view.cashout(ended.id)?.as_ref() != Some(&*ended) {
-                    return Err(differs(format!("cash-out {}", ended.id)));
-                }
-            }
-            Some(Change::Invoice(ended)) if ended.is_final() => {
-                finished = finished.saturating_add(1);
-                if view.invoice(ended.spec.hash)?.as_ref() != Some(&*ended) {
-                    return Err(differs(format!("invoice {}", ended.spec.hash)));
-                }
-            }
-            _ => {}
-        }
-    }
-    match store.folded().difference(&fold) {
-        Some(what) => Err(differs(what.to_owned())),
-        None => Ok(Verified {
-            records: reader.reached().seq,
-            replayed,
-            finished,
-        }),
-    }
-}
-
-fn fold_one(fold: &mut Folded, entry: &Record) -> Result<Option<Change>, StoreError> {
-    let seq = entry.seq;
-    let record = crate::record::Record::decode(entry.version, &entry.payload);
-    let record = record.map_err(|source| StoreError::Record { seq, source })?;
-    fold.add(&record).map_err(|source| StoreError::Fold { seq, source })
 }
 
 fn catch_up(lock: &DirLock, mut store: Store) -> Result<Opened, StateError> {

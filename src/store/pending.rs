@@ -46,6 +46,12 @@ impl Pending {
         self.0.insert(key, Some(Vec::new()));
     }
 
+    /// What follows `prefix` in the keys that begin with it.
+    pub fn marked(&self, prefix: &str) -> Vec<String> {
+        let marked = self.0.keys().filter_map(|key| key.strip_prefix(prefix));
+        marked.map(str::to_owned).collect()
+    }
+
     /// Adds what came later.
     pub fn extend(&mut self, later: Self) {
         self.0.extend(later.0);

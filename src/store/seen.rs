@@ -9,6 +9,7 @@
 //!
 //! Trees: `ids` id -> until; `until` until + id, for forgetting; `sites` name -> report; `marks` what was forgotten.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::table::contained;
+use super::table::{contained, gave_up};
 
 /// Ids that are looked at together at most.
 const BATCH: usize = 256;
@@ -83,18 +84,9 @@ impl Seen {
             untils,
             sites: sites.clone(),
             marks,
+            gave_up: Cell::new(false),
         };
-        let run = move || {
-            let mut busy = false;
-            while let Ok(first) = work.recv() {
-                if busy {
-                    std::thread::sleep(GATHER);
-                }
-                let jobs: Vec<Job> = std::iter::once(first).chain(work.try_iter().take(BATCH - 1)).collect();
-                busy = jobs.len() > 1;
-                book.answer(jobs);
-            }
-        };
+        let run = move || serve(&work, |jobs| book.answer(jobs));
         let thread = std::thread::Builder::new().name("seen".into()).spawn(run);
         thread.map_err(|error| SeenError::Thread(error.to_string()))?;
         Ok(Self { ids, sites, jobs })
@@ -156,31 +148,52 @@ impl Seen {
     }
 }
 
+/// Answers what comes, much of it together, until nobody asks any more, or until sled gave up: whoever asks later has no
+/// answer, and the event no effect.
+fn serve(work: &mpsc::Receiver<Job>, mut answer: impl FnMut(Vec<Job>) -> bool) {
+    let mut busy = false;
+    while let Ok(first) = work.recv() {
+        if busy {
+            std::thread::sleep(GATHER);
+        }
+        let jobs: Vec<Job> = std::iter::once(first).chain(work.try_iter().take(BATCH - 1)).collect();
+        busy = jobs.len() > 1;
+        if !answer(jobs) {
+            tracing::error!(
+                "sled gave up over the ids of seen events: nothing over Nostr has an effect until tellerd is restarted"
+            );
+            return;
+        }
+    }
+}
+
 struct Book {
     db: sled::Db,
     ids: sled::Tree,
     untils: sled::Tree,
     sites: sled::Tree,
     marks: sled::Tree,
+    gave_up: Cell<bool>,
 }
 
 impl Book {
-    fn answer(&self, jobs: Vec<Job>) {
+    /// Does them all. Whether sled can be asked further.
+    fn answer(&self, jobs: Vec<Job>) -> bool {
         let mut asked = Vec::with_capacity(jobs.len());
         for job in jobs {
             match job {
                 Job::Remember(job) => asked.push(job),
                 Job::Keep { site, report } => {
-                    if let Err(error) = contained(|| self.sites.insert(site, report)) {
+                    if let Err(error) = self.ask(|| self.sites.insert(site, report)) {
                         tracing::error!(%error, "a site's report is not kept");
                     }
                 }
             }
         }
         let now_unix = asked.iter().map(|job| job.now_unix).max().unwrap_or(0);
-        let note = |job: Remember| (contained(|| self.note(&job)), job.answer);
+        let note = |job: Remember| (self.ask(|| self.note(&job)), job.answer);
         let noted: Vec<_> = asked.into_iter().map(note).collect();
-        let kept = contained(|| self.forget(now_unix).and_then(|()| self.db.flush().map(drop)));
+        let kept = self.ask(|| self.forget(now_unix).and_then(|()| self.db.flush().map(drop)));
         for (first, answer) in noted {
             let told = match (&kept, first) {
                 (Ok(()), first) => first.map_err(SeenError::from),
@@ -189,6 +202,15 @@ impl Book {
             // Whoever asked may be gone; then the event has no effect.
             let _ = answer.send(told);
         }
+        !self.gave_up.get()
+    }
+
+    /// Asks sled, unless it gave up over an earlier question: what that left half done is not used again.
+    fn ask<T>(&self, question: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
+        if self.gave_up.get() {
+            return Err(sled::Error::Io(std::io::Error::other("sled gave up before")));
+        }
+        contained(question).inspect_err(|error| self.gave_up.set(gave_up(error)))
     }
 
     fn note(&self, job: &Remember) -> sled::Result<bool> {
@@ -289,5 +311,33 @@ mod tests {
         let all = (0..100_u8).map(|n| seen.remember([n % 10; 32], 100, 1));
         let firsts = futures_util::future::join_all(all).await;
         assert_eq!(firsts.into_iter().filter(|first| *first.as_ref().unwrap()).count(), 10);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_of_sled_after_it_gave_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = opened(dir.path()).await;
+        let (jobs, work) = mpsc::channel();
+        let book = Book {
+            db: sled::Config::new().temporary(true).open().unwrap(),
+            ids: seen.ids.clone(),
+            untils: seen.sites.clone(),
+            sites: seen.sites.clone(),
+            marks: seen.sites.clone(),
+            gave_up: Cell::new(false),
+        };
+        let seen = Seen { jobs, ..seen };
+        book.ask::<()>(|| panic!("a page is damaged")).unwrap_err();
+        let thread = std::thread::spawn(move || serve(&work, |jobs| book.answer(jobs)));
+        for told in [
+            seen.remember([1; 32], 100, 50).await,
+            seen.remember([2; 32], 100, 50).await,
+        ] {
+            told.unwrap_err();
+        }
+        thread.join().unwrap();
+        let told = seen.remember([3; 32], 100, 50).await;
+        assert!(matches!(told, Err(SeenError::Gone)), "{told:?}");
+        assert!(!seen.knows(&[1; 32]).unwrap(), "nothing was written");
     }
 }

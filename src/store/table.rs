@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use thiserror::Error;
+
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Changes of several keys: the new value, or `None` for a key that goes.
@@ -110,15 +112,28 @@ impl Table {
     }
 }
 
+/// sled's last words before a panic.
+#[derive(Debug, Error)]
+#[error("sled gave up: {0}")]
+struct GaveUp(String);
+
 /// Takes sled's panics for errors: it indexes with what it reads from damaged files.
 pub(super) fn contained<T>(work: impl FnOnce() -> sled::Result<T>) -> sled::Result<T> {
-    // What is left half done inside sled is not used again after an error: it is set aside, or left behind.
+    // After a write nothing that it left half done is used again: a store is set aside or left behind, the thread of
+    // `Seen` ends. A read leaves nothing half done but pages that are not in the cache: the next one finds what is written,
+    // or fails as well.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        let why = format!("sled gave up: {}", text.unwrap_or("no reason given"));
+        let why = GaveUp(text.unwrap_or("no reason given").to_owned());
         Err(sled::Error::Io(std::io::Error::other(why)))
     })
+}
+
+/// Whether the error was a panic. A clone of it does not tell any more: sled clones only the words.
+pub(super) fn gave_up(error: &sled::Error) -> bool {
+    let sled::Error::Io(io) = error else { return false };
+    io.get_ref().is_some_and(|inner| inner.is::<GaveUp>())
 }
 
 fn locked(entries: &Mutex<Entries>) -> MutexGuard<'_, Entries> {
@@ -152,5 +167,16 @@ mod tests {
             table.clear().unwrap();
             assert_eq!(table.entries("").unwrap(), []);
         }
+    }
+
+    #[test]
+    fn a_panic_is_an_error_that_can_be_told_from_others() {
+        let error = contained::<()>(|| panic!("at {}", 7)).unwrap_err();
+        assert!(
+            gave_up(&error) && error.to_string().contains("sled gave up: at 7"),
+            "{error}"
+        );
+        let refused = std::io::Error::other("disk full");
+        assert!(!gave_up(&contained::<()>(|| Err(refused.into())).unwrap_err()));
     }
 }

@@ -167,7 +167,8 @@ fn a_store_that_was_cut_off_is_set_aside_or_stands_for_less() {
         assert!(length > 1 << 20, "several segments: {length}");
         file.set_len(length / 3).unwrap();
         let (store, aside) = Store::open(dir.path()).unwrap();
-        assert_eq!(aside.is_some(), lives == 2);
+        // In the first life too, when sled's own thread had come to write a snapshot.
+        assert!(aside.is_some() || lives == 1);
         let stands = store.position().map_or(0, |position| position.seq);
         let mut fold = Folded::default();
         for record in many().iter().take(usize::try_from(stands).unwrap()) {
@@ -277,6 +278,78 @@ fn a_store_of_another_release_is_folded_anew_but_only_when_the_journal_has_all_t
     for way in [open, rebuild, open] {
         let error = way(dir.path()).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("ends at record"), "{error}");
+    }
+}
+
+/// The names and bytes of all files, but the lock.
+fn files(dir: &std::path::Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false if path.ends_with("lock") => {}
+            false => found.push((path.clone(), std::fs::read(&path).unwrap())),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_called_the_same_and_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_in(dir.path());
+    let state = dir.path().join(FOLDER);
+    let unmarked = {
+        std::fs::remove_dir_all(&state).unwrap();
+        let db = sled::open(&state).unwrap();
+        db.insert("a/lobby", "kept").unwrap();
+        drop(db);
+        verify(dir.path()).unwrap()
+    };
+    let all = records().len() as u64;
+    assert_eq!((unmarked.stored, unmarked.records), (false, all));
+    let kept = sled::open(&state).unwrap().get("a/lobby").unwrap();
+    assert_eq!(kept.as_deref(), Some(b"kept".as_slice()), "nothing is emptied");
+    for there in [true, false] {
+        std::fs::remove_dir_all(&state).unwrap();
+        if there {
+            std::fs::create_dir(&state).unwrap();
+        }
+        let before = files(dir.path());
+        assert!(!verify(dir.path()).unwrap().stored);
+        assert_eq!((files(dir.path()), state.exists()), (before, there));
+        std::fs::create_dir_all(&state).unwrap();
+    }
+    drop(open(dir.path()).unwrap());
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!((verified.stored, verified.replayed), (true, 0));
+}
+
+#[test]
+fn an_index_that_lacks_a_cash_out_or_has_one_too_many_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_in(dir.path());
+    drop(open(dir.path()).unwrap());
+    for id in [1_000, 2_000].map(|at| CashOutId::new(UnixMs(at), 1)) {
+        let change = |key: &str, value: Option<&str>| {
+            let db = sled::open(dir.path().join(FOLDER)).unwrap();
+            match value {
+                Some(value) => drop(db.insert(key, value).unwrap()),
+                None => assert!(db.remove(key).unwrap().is_some()),
+            }
+        };
+        let (right, wrong) = (format!("ca/lobby/{id}"), format!("ca/lob/{id}"));
+        change(&right, None);
+        let error = verify(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("the index lacks lobby/{id}")), "{error}");
+        change(&right, Some(""));
+        change(&wrong, Some(""));
+        let error = verify(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("the index has lob/{id}")), "{error}");
+        change(&wrong, None);
+        verify(dir.path()).unwrap();
     }
 }
 

@@ -15,6 +15,7 @@ use crate::fleet_rig::{Plan, id, run, run_in, until};
 
 const FULL: &str = "No space left";
 const FAILED: &str = "tellerd_journal_failures_total";
+const NOTES: &str = "tellerd_cassette_notes{atm=\"left\",kind=\"loaded\",position=\"1\"}";
 
 #[test]
 fn a_promise_that_can_not_be_written_is_not_made() {
@@ -168,11 +169,18 @@ fn a_journal_whose_sync_failed_ends_the_daemon_and_the_next_one_goes_on() {
     let mut open = None;
     run_in(&dir, Plan::default(), async |rig| {
         let cashout = rig.start("left", 6000).await;
+        let notes = rig.metric(NOTES).await;
+        assert!(notes > 0.0);
         rig.disk.break_sync();
         rig.pay(&cashout);
         let error = rig.fleet.journal_lost().await;
         assert!(error.to_string().contains("until tellerd is restarted"), "{error}");
         assert!(!rig.fleet.readiness().await.journal);
+        assert_eq!(
+            rig.metric(NOTES).await,
+            notes,
+            "old gauges stay, those of single machines too"
+        );
         assert_eq!(rig.physical("left"), (0, 0));
         open = Some(cashout.id);
     });

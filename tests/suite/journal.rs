@@ -239,6 +239,7 @@ fn an_older_segment_may_be_torn_only_where_the_next_one_links() {
             matches!(error, ReadError::Damaged { record: 2, .. }),
             "cut at {cut}: {error}"
         );
+        assert!(error.to_string().contains("the journal was not changed"), "{error}");
     }
     fs::remove_file(&path).unwrap();
     assert!(matches!(

@@ -21,6 +21,10 @@ use crate::hardware::DeviceError;
 const RETRIES: u32 = 3;
 /// Late frames that are acknowledged after opening before the link is given up.
 const LATE_FRAMES: u32 = 16;
+/// Bytes without a silence after which a device babbles; a frame has less than a hundred.
+const BABBLE_BYTES: usize = 4 << 10;
+/// Time without a silence after which a device babbles.
+const BABBLE_TIME: Duration = Duration::from_secs(5);
 
 /// Why a command has no reply.
 #[derive(Debug)]
@@ -138,7 +142,7 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Link<P> {
             return Err(DeviceError::OutOfSync(after));
         }
         if self.settled {
-            while self.fill(Instant::now()).await? {}
+            self.until_silent(Duration::ZERO).await?;
             self.input.retain(|byte| *byte != EOT);
             if !self.input.is_empty() {
                 self.unclean = Some("a late reply");
@@ -245,7 +249,7 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Link<P> {
     /// Acknowledges and drops what an earlier command left behind, until nothing comes for `silence`.
     async fn drain(&mut self, silence: Duration) -> Result<(), DeviceError> {
         for _ in 0..LATE_FRAMES {
-            while self.fill(Instant::now() + silence).await? {}
+            self.until_silent(silence).await?;
             let bytes = self.input.make_contiguous();
             let frame = (0..bytes.len()).any(|at| {
                 let rest = bytes.get(at..).unwrap_or_default();
@@ -260,9 +264,20 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Link<P> {
         Err(DeviceError::OutOfSync("late replies without end"))
     }
 
+    /// Reads until nothing comes for `silence`. A device that never is silent takes neither time nor memory without end.
+    async fn until_silent(&mut self, silence: Duration) -> Result<(), DeviceError> {
+        let until = Instant::now() + BABBLE_TIME;
+        while self.fill(Instant::now() + silence).await? {
+            if self.input.len() > BABBLE_BYTES || Instant::now() >= until {
+                return Err(DeviceError::OutOfSync("bytes without end"));
+            }
+        }
+        Ok(())
+    }
+
     /// Drops input until the device is silent.
     async fn quiet(&mut self) -> Result<(), DeviceError> {
-        while self.fill(Instant::now() + self.timings.gap).await? {}
+        self.until_silent(self.timings.gap).await?;
         self.input.clear();
         Ok(())
     }
@@ -416,5 +431,65 @@ mod tests {
             "{refused:?}"
         );
         assert!(device.read(&mut [0; 8]).now_or_never().is_none(), "nothing left");
+    }
+
+    /// A device that sends the same byte as fast as it is read.
+    struct Babbler;
+
+    impl AsyncRead for Babbler {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buf.put_slice(&vec![0x55; buf.remaining()]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Babbler {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_babbles_is_given_up_before_the_memory_is_full() {
+        for settled in [false, true] {
+            let mut link = Link::new(Babbler, Timings::default());
+            link.settled = settled;
+            let refused = link.exchange(Command::Status, &[]).await;
+            assert!(
+                matches!(
+                    refused,
+                    Err(Failed::NotSent(DeviceError::OutOfSync("bytes without end")))
+                ),
+                "{refused:?}"
+            );
+            assert!(link.quiet().await.is_err());
+            assert!(link.input.len() < 2 * BABBLE_BYTES);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_babbles_slowly_is_given_up_too() {
+        let (host, mut device) = duplex(256);
+        let babble = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                device.write_all(&[0x55]).await.unwrap();
+            }
+        };
+        let mut link = Link::new(host, Timings::default());
+        let begun = Instant::now();
+        tokio::select! {
+            () = babble => unreachable!(),
+            quiet = link.quiet() => assert!(matches!(quiet, Err(DeviceError::OutOfSync(_))), "{quiet:?}"),
+        }
+        assert!(begun.elapsed() < BABBLE_TIME + Duration::from_millis(150));
     }
 }
