@@ -149,7 +149,7 @@ fn atm(id: &str, link: &str, machine: &Machine) -> String {
          min_amount = \"20.00\"\nmax_amount = \"500.00\"\n\
          [[atm.cassette]]\nposition = 1\ndenomination = \"20.00\"\nnotes = {first}\n\
          [[atm.cassette]]\nposition = 2\ndenomination = \"50.00\"\nnotes = {second}\n\
-         [atm.timings]\nack_ms = 150\nreply_ms = {reply_ms}\nreset_ms = 100\n"
+         [atm.timings]\nack_ms = 300\nreply_ms = {reply_ms}\nreset_ms = 100\n"
     )
 }
 
