@@ -88,6 +88,8 @@ pub struct Tty {
 impl Tty {
     /// On a thread of its own: the system waits for a closing of this port, and a converter's driver for its answers.
     async fn open(&self, baud: u32, parity: Parity) -> Result<Aside<SerialStream>, DeviceError> {
+        // What is unplugged is asked for again and again, and needs no thread for that: a look at the name asks no driver.
+        std::fs::metadata(&self.path).map_err(|source| self.failed(source))?;
         let opened = async {
             let turn = Arc::clone(&self.turn).lock_owned().await;
             let path = self.path.clone();
@@ -250,14 +252,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_port_whose_closing_hangs_is_not_opened_and_not_waited_for() {
-        let line = Line::serial("/dev/never");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let named = file.path().to_str().unwrap();
+        let line = Line::serial(named);
         let Line::Serial(tty) = line.clone() else {
             unreachable!()
         };
         let _closing = tty.turn.lock_owned().await;
         let refused = line.open(9600, Parity::None).await.map(drop).unwrap_err();
         assert!(matches!(&refused, DeviceError::Open { path, source }
-            if path == "/dev/never" && source.kind() == io::ErrorKind::TimedOut));
+            if path == named && source.kind() == io::ErrorKind::TimedOut));
     }
 
     #[tokio::test]
