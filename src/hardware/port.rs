@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::task::spawn_blocking;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 use tokio_serial::{
     ClearBuffer, DataBits, FlowControl, Parity, SerialPort, SerialPortBuilderExt, SerialStream, StopBits,
@@ -92,9 +92,17 @@ impl Tty {
         std::fs::metadata(&self.path).map_err(|source| self.failed(source))?;
         let opened = async {
             let turn = Arc::clone(&self.turn).lock_owned().await;
-            let path = self.path.clone();
-            let open = move || Ok(Aside::new(open(&path, baud, parity)?, turn));
-            spawn_blocking(open).await.map_err(|end| self.failed(end.into()))?
+            let (path, runtime, (tell, told)) = (self.path.clone(), Handle::current(), oneshot::channel());
+            let open = move || {
+                let _within = runtime.enter();
+                // Nobody may wait any more; then it is closed again.
+                let _ = tell.send(open(&path, baud, parity).map(|port| Aside::new(port, turn)));
+            };
+            // Not one of the runtime's: those are waited for when the daemon ends.
+            let opener = std::thread::Builder::new().name("open".into()).spawn(open);
+            opener.map_err(|error| self.failed(error))?;
+            told.await
+                .unwrap_or_else(|_| Err(self.failed(io::Error::other("its thread has ended"))))
         };
         let late = |_| {
             self.failed(io::Error::new(

@@ -167,6 +167,8 @@ impl<P: AsyncRead + AsyncWrite + Send + Unpin> Link<P> {
                 None => return Ok(Answer::Silence),
                 Some(ACK) => return Ok(Answer::Ack),
                 Some(NAK) => return Ok(Answer::Nak),
+                // Some may come without end.
+                Some(EOT) if Instant::now() >= deadline => return Ok(Answer::Silence),
                 Some(EOT) => {}
                 Some(SOH) if !self.settled && late < LATE_FRAMES => {
                     late += 1;
@@ -434,11 +436,11 @@ mod tests {
     }
 
     /// A device that sends the same byte as fast as it is read.
-    struct Babbler;
+    struct Babbler(u8);
 
     impl AsyncRead for Babbler {
         fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            buf.put_slice(&vec![0x55; buf.remaining()]);
+            buf.put_slice(&vec![self.0; buf.remaining()]);
             Poll::Ready(Ok(()))
         }
     }
@@ -460,7 +462,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_device_that_babbles_is_given_up_before_the_memory_is_full() {
         for settled in [false, true] {
-            let mut link = Link::new(Babbler, Timings::default());
+            let mut link = Link::new(Babbler(0x55), Timings::default());
             link.settled = settled;
             let refused = link.exchange(Command::Status, &[]).await;
             assert!(
@@ -473,6 +475,18 @@ mod tests {
             assert!(link.quiet().await.is_err());
             assert!(link.input.len() < 2 * BABBLE_BYTES);
         }
+    }
+
+    #[tokio::test]
+    async fn a_device_that_sends_eot_without_end_is_not_waited_for() {
+        let ack = Duration::from_millis(20);
+        let timings = Timings {
+            ack,
+            ..Timings::default()
+        };
+        let mut link = Link::new(Babbler(EOT), timings);
+        let answer = link.acknowledgement(Command::Status).await;
+        assert!(matches!(answer, Ok(Answer::Silence)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,8 +13,8 @@ use crate::time::UnixMs;
 use super::rules::{Broken, broken};
 use super::scene::NodeSide;
 
-/// Queries of the last result.
-const LAST_RESULT: [u8; 2] = [0x55, 0x67];
+/// The query of the last result's counts. (That of its serial number is sent at every opening.)
+const LAST_STATUS: u8 = 0x55;
 
 /// What is known of orders.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ fn tells(event: &Event) -> bool {
 impl Decisions {
     /// A machine got a command.
     pub fn command(&mut self, atm: &AtmId, command: u8, now: UnixMs) {
-        if LAST_RESULT.contains(&command) {
+        if command == LAST_STATUS {
             self.asked.insert(atm.clone(), now);
         }
     }
@@ -71,7 +71,11 @@ impl Decisions {
         let id = after.id;
         match event {
             Event::DispenseCommitted { .. } => drop(self.unsure.insert(id, now)),
-            Event::Interrupted { .. } => drop(self.unsure.insert(id, self.born)),
+            // An actor alone may have died, long after this life began.
+            Event::Interrupted { .. } => {
+                let since = self.unsure.entry(id).or_default();
+                *since = self.born.max(*since);
+            }
             Event::EvidenceMissing { .. } => self.was_asked(after)?,
             _ => {}
         }

@@ -156,6 +156,21 @@ fn unknown_is_a_state() {
         assert_eq!(done.is_ok(), forced, "{blocks} blocks: {done:?}");
     }
 
+    // An actor died, long after its daemon began.
+    let mut alone = Desk::held();
+    alone.reborn().unwrap();
+    alone.pass(3_600_000);
+    alone.committed().unwrap();
+    let (at_once, later) = (alone.now, UnixMs(alone.now.0 + 5_000));
+    alone.wrote(Event::Interrupted { at: at_once }).unwrap();
+    breaks("evidence_not_read", {
+        let id = alone.id;
+        let asked = alone.books.durable.cashouts[&id].clone();
+        let event = Event::EvidenceMissing { reason: String::new() };
+        alone.books.decisions.made(None, &asked, &event, at_once, &alone.side)
+    });
+    breaks("decided_early", alone.wrote(Event::DeadlinePassed { at: later }));
+
     // Straight to a decision, whatever the words.
     let desk = Desk::interrupted(1);
     let after = CashOut {
