@@ -1,8 +1,8 @@
 //! What a seed says about its history: machines, customers, policies, and which kinds of faults befall it.
 //!
-//! Pure. What must stay true: a plan depends on its seed alone; taking a kind of fault or some customers away leaves the rest as
-//! it was, which is how a failing history is made small. Each seed has a random part of the kinds only: faults that are always
-//! all there hide each other.
+//! Pure. What must stay true: a plan depends on its seed alone; taking a kind of fault or some customers away leaves the rest of
+//! the plan as it was (what then happens may differ: some parts share a generator), which is how a failing history is made
+//! small. Each seed has a random part of the kinds only: faults that are always all there hide each other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
